@@ -1,0 +1,80 @@
+// The id of a message, unique for ever (INTERNALS.md, "One id per message").
+
+import Bytes
+
+/// 26 characters of Crockford's base 32: 48 bits of milliseconds since 1970, then 80 bits that make it unique.
+///
+/// `smtpd` makes one from random bits and writes it into its Received line. A message that came another way has the id
+/// that follows from its mess file: the nanoseconds of the mtime and the inode number, which no other file of this
+/// queue ever had together.
+public struct MessageID: Equatable, Sendable {
+  public let bytes: Bytes
+
+  private static let alphabet = Bytes("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+
+  private init(high: UInt64, low: UInt64) {
+    var text = Bytes()
+    for position in stride(from: 125, through: 0, by: -5) {
+      let digit: UInt64
+      if position >= 64 {
+        digit = high >> UInt64(position - 64)
+      } else if position == 60 {
+        digit = (low >> 60) | (high << 4)
+      } else {
+        digit = low >> UInt64(position)
+      }
+      text.append(MessageID.alphabet[Int(digit & 31)])
+    }
+    bytes = text
+  }
+
+  /// A fresh one.
+  /// - Parameters:
+  ///   - nanoseconds: since 1970.
+  ///   - random: ten bytes.
+  public init(nanoseconds: Int64, random: Bytes) {
+    let milliseconds = UInt64(nanoseconds / 1_000_000)
+    var low: UInt64 = 0
+    for byte in random[2..<10] { low = low << 8 | UInt64(byte) }
+    self.init(high: milliseconds << 16 | UInt64(random[0]) << 8 | UInt64(random[1]), low: low)
+  }
+
+  /// That of a message without one of its own: from inode number and mtime of its mess file.
+  public init(inode: UInt64, modified seconds: Int64, nanoseconds: UInt32) {
+    let milliseconds = UInt64(seconds) * 1000 + UInt64(nanoseconds / 1_000_000)
+    let below = UInt64(nanoseconds % 1_000_000)  // 20 bits
+    self.init(high: milliseconds << 16 | below >> 4, low: below << 60 | inode & (1 << 60 - 1))
+  }
+
+  /// Reads one as it was printed; nil if it is none.
+  public init?(_ text: ArraySlice<UInt8>) {
+    guard text.count == 26, text.allSatisfy({ MessageID.alphabet.contains($0) }) else { return nil }
+    bytes = Bytes(text)
+  }
+
+  /// How much of a mess file `init(receivedIn:)` wants to see.
+  public static let headSize = 4096
+
+  /// The id in the first Received field below the line that queue wrote; nil if that field has none.
+  ///
+  /// Only that field is ours when the message came from `smtpd`; all below it the client may have forged. The caller
+  /// must know that the message came from `smtpd` (the `u` record of the todo file).
+  /// - Parameter head: the first ``headSize`` bytes of a mess file.
+  public init?(receivedIn head: Bytes) {
+    var lines = head.split(separator: .lf, omittingEmptySubsequences: false)[...]
+    guard lines.count > 1 else { return nil }
+    lines.removeFirst()
+    while let line = lines.first, !line.isEmpty, !line.hasPrefixIgnoringCase("received:") { lines.removeFirst() }
+    guard let first = lines.popFirst(), !first.isEmpty else { return nil }
+    var field = Bytes(first)
+    while let more = lines.first, more.first?.isBlank == true {
+      field.append(contentsOf: more)
+      lines.removeFirst()
+    }
+    // ... with ESMTP id 01ABC...; date
+    guard let end = field.lastIndex(of: .ascii(";")), end > 30 else { return nil }
+    let start = end - 26
+    guard field[..<start].hasSuffix(" id ") else { return nil }
+    self.init(field[start..<end])
+  }
+}

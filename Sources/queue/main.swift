@@ -1,0 +1,2 @@
+import System
+Process.exit(0)

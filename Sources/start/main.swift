@@ -1,0 +1,3 @@
+import System
+
+Process.exit(111)
