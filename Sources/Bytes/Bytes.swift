@@ -96,6 +96,15 @@ extension RandomAccessCollection where Element == UInt8, Index == Int {
     text.withUTF8Buffer { count >= $0.count && self.suffix($0.count).elementsEqual($0) }
   }
 
+  /// Whether `bytes`, which are not empty, stand anywhere in it.
+  public func contains(_ bytes: Bytes) -> Bool {
+    guard count >= bytes.count else { return false }
+    for start in startIndex...(endIndex - bytes.count) where self[start] == bytes[0] {
+      if self[start..<(start + bytes.count)].elementsEqual(bytes) { return true }
+    }
+    return false
+  }
+
   /// Index of the last occurrence of `byte`.
   public func lastIndex(of byte: UInt8) -> Int? {
     var i = endIndex
@@ -132,5 +141,14 @@ extension RandomAccessCollection where Element == UInt8, Index == Int {
   public var decimal: UInt64? {
     guard let (value, length) = decimalPrefix, length == count else { return nil }
     return value
+  }
+
+  /// As text from elsewhere stands in a log line (spec send.md 9): LF as `/`; space, control bytes, bytes above 126
+  /// and `%` as `_`.
+  public var logSafe: Bytes {
+    map { byte in
+      if byte == .lf { return .ascii("/") }
+      return byte <= 32 || byte > 126 || byte == .ascii("%") ? .ascii("_") : byte
+    }
   }
 }

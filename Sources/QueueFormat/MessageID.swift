@@ -52,18 +52,30 @@ public struct MessageID: Equatable, Sendable {
     bytes = Bytes(text)
   }
 
-  /// How much of a mess file `init(receivedIn:)` wants to see.
+  /// How much of a mess file has to be looked at, in bytes.
   public static let headSize = 4096
 
-  /// The id in the first Received field below the line that queue wrote; nil if that field has none.
+  /// The id of a message in the queue.
   ///
-  /// Only that field is ours when the message came from `smtpd`; all below it the client may have forged. The caller
-  /// must know that the message came from `smtpd` (the `u` record of the todo file).
-  /// - Parameter head: the first ``headSize`` bytes of a mess file.
-  public init?(receivedIn head: Bytes) {
+  /// That of `smtpd` stands in the first Received field below the line that queue wrote. All below it the client may
+  /// have forged, and all of it anybody but `smtpd`; so queue's own line must say that the message came from the network.
+  /// - Parameters:
+  ///   - head: the first ``headSize`` bytes of its mess file.
+  ///   - inode, modified, nanoseconds: of that file, its mtime as seconds and the part below.
+  ///   - rootless: whether smtpd runs as the same user as everybody else.
+  public init(head: Bytes, inode: UInt64, modified: Int64, nanoseconds: UInt32, rootless: Bool) {
+    if let received = MessageID(receivedIn: head, rootless: rootless) {
+      self = received
+    } else {
+      self.init(inode: inode, modified: modified, nanoseconds: nanoseconds)
+    }
+  }
+
+  private init?(receivedIn head: Bytes, rootless: Bool) {
     var lines = head.split(separator: .lf, omittingEmptySubsequences: false)[...]
-    guard lines.count > 1 else { return nil }
-    lines.removeFirst()
+    guard let invocation = lines.popFirst(), rootless || Bytes(invocation).contains(MessageID.fromNetwork) else {
+      return nil
+    }
     while let line = lines.first, !line.isEmpty, !line.hasPrefixIgnoringCase("received:") { lines.removeFirst() }
     guard let first = lines.popFirst(), !first.isEmpty else { return nil }
     var field = Bytes(first)
@@ -73,8 +85,9 @@ public struct MessageID: Equatable, Sendable {
     }
     // ... with ESMTP id 01ABC...; date
     guard let end = field.lastIndex(of: .ascii(";")), end > 30 else { return nil }
-    let start = end - 26
-    guard field[..<start].hasSuffix(" id ") else { return nil }
-    self.init(field[start..<end])
+    guard field[..<(end - 26)].hasSuffix(" id ") else { return nil }
+    self.init(field[(end - 26)..<end])
   }
+
+  private static let fromNetwork = Bytes(" invoked from network); ")
 }

@@ -50,64 +50,40 @@ public enum QueuePath {
   public static func number(of name: Bytes) -> MessageNumber? { name.decimal }
 }
 
-/// The records of a todo (or intd) file (spec queue.md 4.2).
-public struct TodoEnvelope: Equatable {
+/// One record of a todo (or intd) file (spec queue.md 4.2).
+public enum TodoRecord: Equatable {
   /// Real uid of the caller of queue.
-  public var uid: UInt64
+  case uid(UInt64)
   /// Pid of that queue process, "qp" in logs.
-  public var pid: UInt64
-  public var sender: Bytes
-  public var recipients: [Bytes]
+  case pid(UInt64)
+  case sender(Bytes)
+  case recipient(Bytes)
 
-  /// Why a todo file cannot be read.
-  public enum Fault: Error {
-    /// A record starts with a byte other than u, p, F or T.
-    case unknownRecord
-    /// No sender, or numbers that are none.
-    case incomplete
-  }
-
-  public init(uid: UInt64, pid: UInt64, sender: Bytes, recipients: [Bytes]) {
-    self.uid = uid
-    self.pid = pid
-    self.sender = sender
-    self.recipients = recipients
-  }
-
-  /// Reads a whole file. A last record without NUL is ignored, as qmail does.
-  public init(parsing file: Bytes) throws(Fault) {
-    var uid: UInt64?
-    var pid: UInt64?
-    var sender: Bytes?
-    recipients = []
-    var rest = file[...]
-    while let end = rest.firstIndex(of: 0) {
-      let record = rest[rest.startIndex..<end]
-      rest = rest[(end + 1)...]
-      let value = record.dropFirst()
-      switch record.first {
-      case UInt8(ascii: "u"): uid = Bytes(value).decimal
-      case UInt8(ascii: "p"): pid = Bytes(value).decimal
-      case UInt8(ascii: "F"): sender = Bytes(value)
-      case UInt8(ascii: "T"): recipients.append(Bytes(value))
-      default: throw .unknownRecord
-      }
+  /// - Parameter record: without its NUL.
+  /// - Returns: nil for an unknown letter or a number that is none.
+  public init?(_ record: Bytes) {
+    let value = Bytes(record.dropFirst())
+    switch record.first {
+    case UInt8(ascii: "u"):
+      guard let uid = value.decimal else { return nil }
+      self = .uid(uid)
+    case UInt8(ascii: "p"):
+      guard let pid = value.decimal else { return nil }
+      self = .pid(pid)
+    case UInt8(ascii: "F"): self = .sender(value)
+    case UInt8(ascii: "T"): self = .recipient(value)
+    default: return nil
     }
-    guard let uid, let pid, let sender else { throw .incomplete }
-    self.uid = uid
-    self.pid = pid
-    self.sender = sender
   }
 
-  /// The records before the recipients.
-  public static func head(uid: UInt32, pid: Int32) -> Bytes {
-    var bytes = Bytes("u")
-    bytes.append(decimal: uid)
-    bytes.append(0)
-    bytes.append("p")
-    bytes.append(decimal: pid)
-    bytes.append(0)
-    return bytes
+  /// The record with its NUL.
+  public var bytes: Bytes {
+    switch self {
+    case .uid(let uid): return Bytes("u") + Bytes(decimal: uid) + [0]
+    case .pid(let pid): return Bytes("p") + Bytes(decimal: pid) + [0]
+    case .sender(let sender): return Bytes("F") + sender + [0]
+    case .recipient(let recipient): return Bytes("T") + recipient + [0]
+    }
   }
 }
 
