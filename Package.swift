@@ -31,7 +31,7 @@ let libraries: [Target] = [
   library("Control", ["System", "Bytes"]),
   library("Mail", ["Bytes"]),
   library("SMTP", ["Bytes", "Mail"]),
-  library("QueueFormat", ["Bytes", "System"]),
+  library("QueueFormat", ["CShim", "Bytes", "System"]),
   library("CDB", ["System", "Bytes"]),
   library("Routing", ["Control", "Mail", "Bytes"]),
   library("Injection", ["CShim", "System", "Installation", "Bytes"]),

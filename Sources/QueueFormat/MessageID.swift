@@ -1,6 +1,8 @@
 // The id of a message, unique for ever (INTERNALS.md, "One id per message").
 
 import Bytes
+import CShim
+import System
 
 /// 26 characters of Crockford's base 32: 48 bits of milliseconds since 1970, then 80 bits that make it unique.
 ///
@@ -90,4 +92,22 @@ public struct MessageID: Equatable, Sendable {
   }
 
   private static let fromNetwork = Bytes(" invoked from network); ")
+}
+
+/// What a mess file tells about its message.
+public struct MessFile {
+  public let size: Int64
+  public let id: MessageID
+
+  /// Looks at mess/s/N, relative to `queue/`.
+  public init(_ number: MessageNumber, rootless: Bool) throws(SystemError) {
+    let file = try Descriptor.open(QueuePath.mess(number), O_RDONLY)
+    let status = try file.status()
+    var head = Bytes()
+    _ = try file.read(into: &head, limit: MessageID.headSize)
+    size = status.size
+    id = MessageID(
+      head: head, inode: status.inode, modified: status.modified, nanoseconds: status.modifiedNanoseconds,
+      rootless: rootless)
+  }
 }
