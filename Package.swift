@@ -11,7 +11,7 @@ let swift: [SwiftSetting] =
   : [.treatWarning("EmbeddedRestrictions", as: .error)]
 
 /// Without the Swift runtime: a stray Unicode String operation fails to link.
-let staticLink: [LinkerSetting] = embedded ? [.unsafeFlags(["-Xclang-linker", "-static"])] : []
+let staticLink: [LinkerSetting] = embedded ? [.unsafeFlags(["-Xclang-linker", "-static"]), .linkedLibrary("m")] : []
 
 func library(_ name: String, _ needs: [Target.Dependency] = []) -> Target {
   .target(name: name, dependencies: needs, swiftSettings: swift)
