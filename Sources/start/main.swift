@@ -24,8 +24,10 @@ struct Link: ~Copyable {
   let back: Pipe
 
   init() throws(SystemError) {
-    there = try Pipe()
-    back = try Pipe()
+    let one = try Pipe()
+    let other = try Pipe()
+    there = one
+    back = other
   }
 }
 
@@ -80,7 +82,7 @@ func start() throws(SystemError) {
   }
   let nothing = try Descriptor.open("/dev/null", O_RDWR)
   let arguments = Process.arguments
-  let delivery = arguments.first ?? Bytes("./Mailbox")
+  let delivery = arguments.first ?? Bytes("./Maildir/")
   let users = Installation.users
 
   let log = arguments.count > 1 ? try launchLogger(Array(arguments[1...])) : Descriptor.standard(1)
