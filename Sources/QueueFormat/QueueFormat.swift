@@ -51,7 +51,7 @@ public enum QueuePath {
 }
 
 /// One record of a todo (or intd) file (spec queue.md 4.2).
-public enum TodoRecord: Equatable {
+public enum TodoRecord: Equatable, Sendable {
   /// Real uid of the caller of queue.
   case uid(UInt64)
   /// Pid of that queue process, "qp" in logs.

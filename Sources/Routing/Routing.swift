@@ -14,7 +14,7 @@ public enum Route: Equatable {
 }
 
 /// The control files locals, virtualdomains, percenthack and envnoathost.
-public struct Routing {
+public struct Routing: Sendable {
   public private(set) var locals: ControlSet
   public private(set) var virtualDomains: ControlMap
   public let percentHack: ControlSet

@@ -319,13 +319,13 @@ final class Daemon {
   }
 
   private func takeReports(_ channel: SpawnChannel) {
-    for (delivery, body) in channel.readReports() {
-      guard let delivery else {
+    for report in channel.readReports() {
+      guard let delivery = channel.conclude(report) else {
         log.line("warning: internal error: delivery report out of range")
         continue
       }
       let job = delivery.job
-      switch Outcome(body, isDying: job.isDying) {
+      switch Outcome(report.body, isDying: job.isDying) {
       case .success(let text):
         log.line("delivery \(delivery.ordinal): success: ", text.logSafe)
         logFact(delivery, channel, "success")

@@ -114,26 +114,23 @@ final class SpawnChannel {
     }
   }
 
-  /// Reads reports that are there. - Returns: the finished deliveries; nil stands for a slot that is not in use.
-  func readReports() -> [(delivery: Delivery?, body: Bytes)] {
+  /// Reads reports that are there.
+  func readReports() -> [ReportParser.Report] {
     var bytes = Bytes()
     guard let n = try? reports.read(into: &bytes, limit: 8192), n > 0 else {
       isAlive = false
       return []
     }
-    var finished: [(delivery: Delivery?, body: Bytes)] = []
-    for byte in bytes {
-      guard let report = parser.feed(byte) else { continue }
-      let slot = Int(report.delivery)
-      guard slot < slots.count, let delivery = slots[slot] else {
-        finished.append((nil, []))
-        continue
-      }
-      slots[slot] = nil
-      running -= 1
-      delivery.job.running -= 1
-      finished.append((delivery, report.body))
-    }
-    return finished
+    return bytes.compactMap { parser.feed($0) }
+  }
+
+  /// Frees the slot a report is about. - Returns: nil for one that is not in use.
+  func conclude(_ report: ReportParser.Report) -> Delivery? {
+    let slot = Int(report.delivery)
+    guard slot < slots.count, let delivery = slots[slot] else { return nil }
+    slots[slot] = nil
+    running -= 1
+    delivery.job.running -= 1
+    return delivery
   }
 }
