@@ -315,7 +315,13 @@ func run() -> Exit {
     do throws(Routing.Fault) { routing = try Routing(reading: &control) } catch { return .temporary }
     warnings = control.warnings
   } catch { return .temporary }
-  do throws(SystemError) { try Files.changeDirectory("queue") } catch { return .temporary }
+  do throws(SystemError) {
+    try Files.changeDirectory("queue")
+    // When send was killed, the todo it leaves behind may still be at work on what we would begin with.
+    let mutex = try Descriptor.open("todo", O_RDONLY | O_DIRECTORY)
+    try mutex.lock(waiting: true)
+    _ = mutex.release()  // held until this process ends
+  } catch { return .temporary }
 
   var preprocessor = Preprocessor(routing: routing, rootless: Installation.users == nil)
   for warning in warnings { preprocessor.send.log(Bytes("warning: ") + warning) }
