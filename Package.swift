@@ -24,6 +24,7 @@ func program(_ name: String, _ needs: [Target.Dependency], link: [LinkerSetting]
 
 let libraries: [Target] = [
   .target(name: "CShim"),
+  .target(name: "CAccounts"),
   .target(name: "CResolver", linkerSettings: [.linkedLibrary("resolv")]),
   library("Bytes"),
   library("System", ["CShim", "Bytes"]),
@@ -56,7 +57,7 @@ let programs: [Target] = [
   program("remote", base + ["Control", "Mail", "SMTP", "QueueFormat", "CResolver"]),
   program("qread", base + ["Mail", "QueueFormat"]),
   // The name service loads plug-ins, which a static program cannot: the one dynamic program (INTERNALS.md).
-  program("getpw", base, link: []),
+  program("getpw", base + ["CAccounts"], link: []),
 ]
 
 func suite(_ name: String, _ needs: [Target.Dependency]) -> Target {
@@ -80,6 +81,8 @@ let suites: [Target] =
     suite("SendTests", ["send", "Bytes", "QueueFormat"]),
     suite("InjectTests", ["inject", "Bytes"]),
     suite("LocalTests", ["local", "Bytes"]),
+    suite("LspawnTests", ["lspawn", "Bytes"]),
+    suite("GetpwTests", ["getpw", "Bytes"]),
     suite("RemoteTests", ["remote", "Bytes"]),
     suite("SmtpdTests", ["smtpd", "Bytes"]),
     suite("ListenTests", ["listen", "Bytes"]),
