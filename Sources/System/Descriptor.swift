@@ -134,6 +134,12 @@ public struct Descriptor: ~Copyable {
     guard sys_flock(raw, operation) == 0 else { throw SystemError("flock") }
   }
 
+  /// An fcntl(2) lock on the whole file, exclusive. It ends when this process closes any descriptor of the file.
+  /// - Throws: EAGAIN or EACCES when somebody else has it and `waiting` is false.
+  public borrowing func lockRecords(waiting: Bool) throws(SystemError) {
+    guard sys_fcntl_lock(raw, waiting ? 1 : 0) == 0 else { throw SystemError("fcntl") }
+  }
+
   public borrowing func setNonblocking(_ on: Bool = true) throws(SystemError) {
     guard sys_nonblocking(raw, on ? 1 : 0) == 0 else { throw SystemError("fcntl") }
   }

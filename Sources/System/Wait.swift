@@ -75,12 +75,20 @@ public enum Signal {
   public static let terminate = SIGTERM
   public static let child = SIGCHLD
   public static let pipe = SIGPIPE
+  /// A file would outgrow the limit of this process.
+  public static let fileSize = SIGXFSZ
 
   public static func ignore(_ number: Int32) { _ = sys_ignore(number) }
   public static func restoreDefault(_ number: Int32) { _ = sys_default(number) }
 
   /// The program ends with `status` at once when the signal comes; nothing is cleaned up.
   public static func exit(on number: Int32, status: Int32) { _ = sys_exit_on(number, status) }
+
+  /// As above, but first the file is removed and the text, a line, is written to descriptor 2. Holds for one signal
+  /// of a process; path and text are shorter than 256 bytes.
+  public static func exit(on number: Int32, status: Int32, removing path: Path = "", saying text: Bytes = []) {
+    _ = path.withCString { path in text.withCString { sys_last_act_on(number, status, path, $0) } }
+  }
 
   /// No signal is held back any more; needed where a caller may have blocked some.
   public static func unblockAll() { _ = sys_unblock_all() }

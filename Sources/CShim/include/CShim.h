@@ -109,6 +109,9 @@ int sys_unblock_all(void);
 int sys_signalfd(const int *signals, int count);  // blocks them too; non-blocking, close-on-exec
 int sys_signalfd_take(int fd);                    // next signal number, 0 if none, -1 on error
 int sys_exit_on(int signal, int status);          // the handler calls _exit(status)
+// The same, but first the handler unlinks `path` and writes `text` to descriptor 2; either may be "". One signal
+// per process; both are copied.
+int sys_last_act_on(int signal, int status, const char *path, const char *text);
 unsigned sys_alarm(unsigned seconds);
 
 // Time -----------------------------------------------------------------------------
