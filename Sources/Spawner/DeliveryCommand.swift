@@ -21,14 +21,36 @@ public struct DeliveryCommand: Equatable {
 
   public init() {}
 
-  /// What is wrong with the name of the message, as the report that refuses it; nil for a good one.
-  var messageNameFault: StaticString? {
-    for (index, byte) in message.enumerated() where !byte.isDigit {
-      if byte != .ascii("/") || index == 0 { return "DInternal error: messid has nonnumerics. (#5.3.5)\n" }
+  /// Why no delivery is started; none of these needs a look at the disk (spec pipes.md 3.4).
+  public enum Fault: Error {
+    case oversized, slotTooBig, slotInUse, nameNotNumeric, nameTooLong, nameEmpty, noHost
+
+    /// The report that answers the command.
+    var report: StaticString {
+      switch self {
+      case .oversized: "Zqmail-spawn out of memory. (#4.3.0)\n"
+      case .slotTooBig: "ZInternal error: delnum too big. (#4.3.5)\n"
+      case .slotInUse: "ZInternal error: delnum in use. (#4.3.5)\n"
+      case .nameNotNumeric: "DInternal error: messid has nonnumerics. (#5.3.5)\n"
+      case .nameTooLong: "DInternal error: messid too long. (#5.3.5)\n"
+      case .nameEmpty: "DInternal error: messid too short. (#5.3.5)\n"
+      case .noHost: "DSorry, address must include host name. (#5.1.3)\n"
+      }
     }
-    if message.count > 100 { return "DInternal error: messid too long. (#5.3.5)\n" }
-    if message.isEmpty { return "DInternal error: messid too short. (#5.3.5)\n" }
-    return nil
+  }
+
+  /// - Returns: where the recipient's last `@` stands.
+  func checked(slots: Int, isInUse: (Int) -> Bool) throws(Fault) -> Int {
+    if isOversized { throw .oversized }
+    if slot >= slots { throw .slotTooBig }
+    if isInUse(slot) { throw .slotInUse }
+    for (index, byte) in message.enumerated() where !byte.isDigit {
+      if byte != .ascii("/") || index == 0 { throw .nameNotNumeric }
+    }
+    if message.count > 100 { throw .nameTooLong }
+    if message.isEmpty { throw .nameEmpty }
+    guard let at = recipient.lastIndex(of: .ascii("@")) else { throw .noHost }
+    return at
   }
 }
 

@@ -124,13 +124,10 @@ public struct Spawner<Policy: DeliveryPolicy>: ~Copyable {
 
   /// Starts a delivery. - Returns: the report, if it could not be started.
   private mutating func start(_ command: DeliveryCommand) -> StaticString? {
-    if command.isOversized { return "Zqmail-spawn out of memory. (#4.3.0)\n" }
-    if command.slot >= slots.count { return "ZInternal error: delnum too big. (#4.3.5)\n" }
-    if slots[command.slot] != nil { return "ZInternal error: delnum in use. (#4.3.5)\n" }
-    if let fault = command.messageNameFault { return fault }
-    guard let at = command.recipient.lastIndex(of: .ascii("@")) else {
-      return "DSorry, address must include host name. (#5.1.3)\n"
-    }
+    let at: Int
+    do throws(DeliveryCommand.Fault) {
+      at = try command.checked(slots: slots.count) { slots[$0] != nil }
+    } catch { return error.report }
 
     let message: Descriptor
     do throws(SystemError) { message = try Descriptor.open(Path(command.message), O_RDONLY | O_NONBLOCK) } catch {
