@@ -31,7 +31,9 @@ func remoteReport(_ output: Bytes) -> Bytes {
 
 /// What became of the message, the better the higher.
 private enum Result: Int {
-  case permanent = -1, temporary = 0, delivered = 1
+  case permanent = -1
+  case temporary = 0
+  case delivered = 1
 
   var letter: UInt8 {
     switch self {

@@ -40,7 +40,10 @@ func clearTimeouts() throws(SystemError) {
 }
 
 /// How rspawn ends; the same numbers are in rspawn(8).
-enum Exit: Int32 { case done = 0, temporary = 111 }
+enum Exit: Int32 {
+  case done = 0
+  case temporary = 111
+}
 
 func run() -> Exit {
   // Without the file remote works as well, it only waits more often.
