@@ -147,7 +147,7 @@ func run() -> Exit {
 
   switch commandLine.mode {
   case .newAliases:
-    say("fatal: no aliases database here: local addresses are defined by .qmail files, see fastforward for /etc/aliases")
+    say("fatal: no aliases database to rebuild: local addresses are defined by .qmail files")
     return .permanent
   case .listQueue: return become([Bytes("bin/apus-qread")])
   case .smtp:

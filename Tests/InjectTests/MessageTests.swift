@@ -66,7 +66,8 @@ struct MessageTests {
   func removes(fields: [String]) throws { #expect(try header(fields) == date + id + from + hidden) }
 
   @Test(arguments: [
-    "Subject: a@b", "Received: x", "Delivered-To: a@b", "Content-Type: text/plain (", "Notice-Requested-Upon-Delivery-To: a",
+    "Subject: a@b", "Received: x", "Delivered-To: a@b", "Content-Type: text/plain (",
+    "Notice-Requested-Upon-Delivery-To: a",
     "Mail-Followup-To: a", "X: )", "MBOX-Line: From x",
   ])
   func leaves(field: String) throws { #expect(try header([field]) == date + id + from + hidden + field + "\n") }
