@@ -84,8 +84,8 @@ let suites: [Target] =
     suite("LspawnTests", ["lspawn", "Bytes"]),
     suite("GetpwTests", ["getpw", "Bytes"]),
     suite("RemoteTests", ["remote", "Bytes"]),
-    suite("SmtpdTests", ["smtpd", "Bytes"]),
-    suite("ListenTests", ["listen", "Bytes"]),
+    suite("SmtpdTests", ["smtpd", "SMTP", "Control", "QueueFormat", "System", "Bytes"]),
+    suite("ListenTests", ["listen", "System", "Bytes"]),
   ]
 
 let package = Package(
