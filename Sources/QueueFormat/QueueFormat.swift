@@ -23,7 +23,8 @@ public enum QueueLimits {
 
 /// The two ways out of the queue.
 public enum Channel: Int, CaseIterable, Sendable {
-  case local = 0, remote = 1
+  case local = 0
+  case remote = 1
 
   public var name: StaticString { self == .local ? "local" : "remote" }
 }

@@ -11,7 +11,11 @@ import QueueFormat
 import System
 
 /// How this program ends; the same numbers are in clean(8).
-enum Exit: Int32 { case done = 0, cannotAnswer = 100, temporary = 111 }
+enum Exit: Int32 {
+  case done = 0
+  case cannotAnswer = 100
+  case temporary = 111
+}
 
 enum Answer {
   static let done = UInt8(ascii: "+")
@@ -29,7 +33,9 @@ enum Request {
   case todo(MessageNumber)
 
   init?(_ line: Bytes) {
-    guard line.count >= 6, line.count < longestRequest, let number = Bytes(line.dropFirst(5)).decimal else { return nil }
+    guard line.count >= 6, line.count < longestRequest, let number = Bytes(line.dropFirst(5)).decimal else {
+      return nil
+    }
     if line.hasPrefix("foop/") {
       self = .foop(number)
     } else if line.hasPrefix("todo/") {

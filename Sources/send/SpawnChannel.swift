@@ -27,7 +27,8 @@ final class Job {
   /// A finished recipient whose mark is spared because the file goes at once.
   var unmarked: Int64?
 
-  init(number: MessageNumber, id: MessageID, sender: Bytes, nextTry: Int64, isDying: Bool, recipients: consuming Input) {
+  init(number: MessageNumber, id: MessageID, sender: Bytes, nextTry: Int64, isDying: Bool, recipients: consuming Input)
+  {
     self.number = number
     self.id = id
     self.sender = sender

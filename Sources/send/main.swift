@@ -13,7 +13,10 @@ import Routing
 import System
 
 /// How this program ends; the same numbers are in send(8).
-enum Exit: Int32 { case done = 0, cannotStart = 111 }
+enum Exit: Int32 {
+  case done = 0
+  case cannotStart = 111
+}
 
 /// What has to be known before the queue is touched.
 struct Configuration {

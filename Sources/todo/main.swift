@@ -13,7 +13,10 @@ import Routing
 import System
 
 /// How this program ends; the same numbers are in todo(8).
-enum Exit: Int32 { case done = 0, temporary = 111 }
+enum Exit: Int32 {
+  case done = 0
+  case temporary = 111
+}
 
 /// How many messages share their directory syncs.
 let largestBatch = 64

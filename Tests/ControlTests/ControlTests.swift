@@ -21,9 +21,11 @@ import Testing
     #expect(map[Bytes("")] == Bytes("all"))
   }
 
-  @Test("domain search: itself, dot suffixes from the longest, the empty key", arguments: [
-    ("a.b.c", "whole"), ("x.b.c", "suffix"), ("b.c", "short"), ("c", "all"), ("", "all"),
-  ])
+  @Test(
+    "domain search: itself, dot suffixes from the longest, the empty key",
+    arguments: [
+      ("a.b.c", "whole"), ("x.b.c", "suffix"), ("b.c", "short"), ("c", "all"), ("", "all"),
+    ])
   func domains(domain: String, value: String) {
     let map = ControlMap(["a.b.c:whole", ".b.c:suffix", ".c:short", ":all"].map { Bytes($0.utf8) })
     #expect(map.value(forDomain: Bytes(domain.utf8)) == Bytes(value.utf8))

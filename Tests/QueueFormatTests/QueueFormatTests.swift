@@ -14,9 +14,11 @@ import Testing
     #expect(QueuePath.number(of: Bytes(".123")) == nil)
   }
 
-  @Test("records are read as they are printed", arguments: [
-    TodoRecord.uid(0), .uid(1000), .pid(4711), .sender([]), .sender(Bytes("a@b")), .recipient(Bytes("x y@z")),
-  ])
+  @Test(
+    "records are read as they are printed",
+    arguments: [
+      TodoRecord.uid(0), .uid(1000), .pid(4711), .sender([]), .sender(Bytes("a@b")), .recipient(Bytes("x y@z")),
+    ])
   func records(record: TodoRecord) {
     #expect(record.bytes.last == 0)
     #expect(TodoRecord(Bytes(record.bytes.dropLast())) == record)

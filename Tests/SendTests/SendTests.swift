@@ -53,7 +53,9 @@ import Testing
   @Test("a birth in the future counts as now; the root is the integer part up to 32 bits")
   func edges() {
     #expect(Retry.next(birth: 500, now: 100, .local) == 600)
-    for (number, root) in [(0, 0), (1, 1), (3, 1), (4, 2), (99, 9), (100, 10), (4_294_967_295, 65535)] as [(Int64, Int64)] {
+    for (number, root) in [(0, 0), (1, 1), (3, 1), (4, 2), (99, 9), (100, 10), (4_294_967_295, 65535)]
+      as [(Int64, Int64)]
+    {
       #expect(Retry.squareRoot(number) == root)
     }
     #expect(Retry.squareRoot(.max) == 3_037_000_499)
@@ -68,9 +70,10 @@ import Testing
 
   @Test("slot 0 is a delivery number, not the end of a report")
   func slotZero() {
-    #expect(parse([0] + Bytes("Kok\n") + [0, 7] + Bytes("D") + [0]) == [
-      .init(delivery: 0, body: Bytes("Kok\n")), .init(delivery: 7, body: Bytes("D")),
-    ])
+    #expect(
+      parse([0] + Bytes("Kok\n") + [0, 7] + Bytes("D") + [0]) == [
+        .init(delivery: 0, body: Bytes("Kok\n")), .init(delivery: 7, body: Bytes("D")),
+      ])
     #expect(parse([3, 0]) == [.init(delivery: 3, body: [])])
   }
 
@@ -94,15 +97,17 @@ import Testing
           Bytes("later\nI'm not going to try again; this message has been in the queue too long.\n")))
   }
 
-  @Test("VERP", arguments: [
-    ("list-@host-@[]", "box@dom", "list-box=dom@host"),
-    ("list-@host-@[]", "a@b@c", "list-a@b=c@host"),
-    ("list-@host", "box@dom", "list-@host"),
-    ("-@[]", "box@dom", "-@[]"),
-    ("#@[]", "box@dom", "#@[]"),
-    ("", "box@dom", ""),
-    ("list-@host-@[]", "noat", "list-@host-@[]"),
-  ])
+  @Test(
+    "VERP",
+    arguments: [
+      ("list-@host-@[]", "box@dom", "list-box=dom@host"),
+      ("list-@host-@[]", "a@b@c", "list-a@b=c@host"),
+      ("list-@host", "box@dom", "list-@host"),
+      ("-@[]", "box@dom", "-@[]"),
+      ("#@[]", "box@dom", "#@[]"),
+      ("", "box@dom", ""),
+      ("list-@host-@[]", "noat", "list-@host-@[]"),
+    ])
   func verp(sender: String, recipient: String, expanded: String) {
     #expect(VERP.expand(sender: Bytes(sender.utf8), recipient: Bytes(recipient.utf8)) == Bytes(expanded.utf8))
   }
@@ -141,7 +146,10 @@ import Testing
   func head() throws {
     let notice = try #require(Notice(1, sender: Bytes("a b@c"), settings))
     let head = notice.head(settings, now: 0)
-    #expect(head.hasPrefix("Date: 1 Jan 1970 00:00:00 -0000\nFrom: MAILER-DAEMON@mx.example\nTo: \"a b\"@c\nSubject: failure notice\n\nHi. This is the qmail-send program at mx.example.\n"))
+    #expect(
+      head.hasPrefix(
+        "Date: 1 Jan 1970 00:00:00 -0000\nFrom: MAILER-DAEMON@mx.example\nTo: \"a b\"@c\nSubject: failure notice\n\nHi. This is the qmail-send program at mx.example.\n"
+      ))
     #expect(head.hasSuffix("\n\n"))
     #expect(notice.middle == Bytes("--- Below this line is a copy of the message.\n\nReturn-Path: <\"a b\"@c>\n"))
   }
