@@ -13,14 +13,22 @@ import Mail
 import System
 
 /// How this program ends; the same numbers are in apus-inject(8).
-enum Exit: Int32 { case done = 0, permanent = 100, temporary = 111 }
+enum Exit: Int32 {
+  case done = 0
+  case permanent = 100
+  case temporary = 111
+}
 
 /// Why nothing was queued.
 enum Failure: Error {
   case usage, headerTooLong, tooManyAddresses
   case unparsable(Bytes)
   case refused(Bytes)
-  case home(SystemError), controls(ControlError), suffixes, reading(SystemError), writing(SystemError)
+  case home(SystemError)
+  case controls(ControlError)
+  case suffixes
+  case reading(SystemError)
+  case writing(SystemError)
   case noQueueProgram(SystemError)
   case deferred(Bytes)
 

@@ -11,7 +11,10 @@ import QueueFormat
 import System
 
 /// How this program ends; the same numbers are in apus-qread(8).
-enum Exit: Int32 { case done = 0, temporary = 111 }
+enum Exit: Int32 {
+  case done = 0
+  case temporary = 111
+}
 
 /// Longest record of a recipient file that is kept in memory; an address has at most QueueLimits.address bytes.
 let recordLimit = 65536

@@ -8,7 +8,11 @@ import Installation
 import System
 
 /// How this program ends when it does not become another one.
-enum Exit: Int32 { case done = 0, permanent = 100, temporary = 111 }
+enum Exit: Int32 {
+  case done = 0
+  case permanent = 100
+  case temporary = 111
+}
 
 /// What the command line asks for.
 struct CommandLine {

@@ -88,6 +88,7 @@ struct AddressListTests {
     ("x@y.z, g: a@b.c; u@v.w", ["x@y.z", "a@b.c", "u@v.w"]),
     ("", []),
     (",,,", []),
+    ("a@b.c (x) d@e.f", ["a@b.c", "d@e.f"]),
     ("<>", [""]),
     ("(x) a (y) @ (z) b.c", ["a@b.c"]),
     ("<a (comment) @b.c>", ["a@b.c"]),
