@@ -83,7 +83,8 @@ let suites: [Target] =
     suite("LocalTests", ["local", "Bytes"]),
     suite("LspawnTests", ["lspawn", "Bytes"]),
     suite("GetpwTests", ["getpw", "Bytes"]),
-    suite("RemoteTests", ["remote", "Bytes"]),
+    suite("RemoteTests", ["remote", "Control", "SMTP", "System", "Bytes"]),
+    suite("RspawnTests", ["rspawn", "Bytes"]),
     suite("SmtpdTests", ["smtpd", "SMTP", "Control", "QueueFormat", "System", "Bytes"]),
     suite("ListenTests", ["listen", "System", "Bytes"]),
   ]

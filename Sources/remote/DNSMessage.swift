@@ -107,7 +107,8 @@ private struct DNSReader {
     let type = try number()
     let isInternet = try number() == 1
     _ = try bytes(4)  // time to live
-    let end = at + Int(try number())
+    let length = Int(try number())
+    let end = at + length
     guard end <= message.count else { throw Malformed() }
     defer { at = end }
     guard type == wanted.rawValue, isInternet else { return nil }

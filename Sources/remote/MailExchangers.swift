@@ -91,7 +91,7 @@ struct MailExchangers<Names: NameService> {
       }
     }
     if targets.isEmpty { throw unknown ? .temporary : .noExchanger }
-    return targets
+    return Array(targets.prefix(RoutingLimits.targets))
   }
 
   /// IPv4 first: time-outs of those are remembered from run to run (lock/tcpto), those of IPv6 cannot be.
@@ -106,7 +106,7 @@ struct MailExchangers<Names: NameService> {
       }
     }
     if found.isEmpty { throw failure }
-    return found
+    return Array(found.prefix(RoutingLimits.targets))
   }
 }
 

@@ -40,6 +40,8 @@ private func commands(in stream: Bytes) -> [DeliveryCommand] {
     let found = commands(in: bytes(4, "1/2", long, "r@b") + bytes(5, "1/2", "s", "r@b"))
     #expect(found.map(\.isOversized) == [true, false])
     #expect(found[0].sender.count == DeliveryCommand.fieldLimit)
+    #expect(throws: DeliveryCommand.Fault.oversized) { try found[0].checked(slots: 120) { _ in false } }
+    #expect(Bytes(DeliveryCommand.Fault.oversized.report) == Bytes("Zqmail-spawn out of memory. (#4.3.0)\n"))
     #expect(found[1].slot == 5)
   }
 
@@ -55,9 +57,6 @@ private func commands(in stream: Bytes) -> [DeliveryCommand] {
       (bytes(9, String(repeating: "1", count: 101), "s", "r@b"), "DInternal error: messid too long. (#5.3.5)\n"),
       (bytes(9, "1/2", "s", "r"), "DSorry, address must include host name. (#5.1.3)\n"),
       (bytes(9, "1/2", "s", ""), "DSorry, address must include host name. (#5.1.3)\n"),
-      (
-        bytes(9, "1/2", String(repeating: "s", count: 20481), "r@b"), "Zqmail-spawn out of memory. (#4.3.0)\n"
-      ),
     ])
   func refusals(input: Bytes, text: String) throws {
     let command = try #require(commands(in: input).first)
