@@ -58,7 +58,9 @@ private func applying(_ change: TimeoutTable.Change?, to file: Bytes) -> Bytes {
   @Test("a full table gives up the record with the smallest time + 1024 × count")
   func replacing() {
     var file = empty
-    for i in 0..<64 { file = applying(TimeoutTable(file).timedOut([10, 0, 0, UInt8(i)], now: 5000 + Int64(i)), to: file) }
+    for i in 0..<64 {
+      file = applying(TimeoutTable(file).timedOut([10, 0, 0, UInt8(i)], now: 5000 + Int64(i)), to: file)
+    }
     // The first, the oldest, counts twice and so outweighs the others.
     file = applying(TimeoutTable(file).timedOut([10, 0, 0, 0], now: 5200), to: file)
     let change = TimeoutTable(file).timedOut(address, now: 6000)
