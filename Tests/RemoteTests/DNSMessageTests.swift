@@ -41,7 +41,8 @@ private func name(_ text: String) -> DomainName { DomainName(Bytes(text.utf8))! 
     for bad in ["", ".", "a..b", ".a", "a..", label + "x", [label, label, label, label].joined(separator: ".")] {
       #expect(DomainName(Bytes(bad.utf8)) == nil)
     }
-    #expect(DomainName(Bytes([label, label, label, String(repeating: "x", count: 61)].joined(separator: ".").utf8)) != nil)
+    #expect(
+      DomainName(Bytes([label, label, label, String(repeating: "x", count: 61)].joined(separator: ".").utf8)) != nil)
   }
 
   @Test("mail exchangers, with and without compression, after a CNAME")

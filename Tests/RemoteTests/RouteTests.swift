@@ -39,7 +39,8 @@ import Testing
     #expect(try route("any.test", []) == .mailExchangers)
   }
 
-  @Test("entries that name no relay", arguments: ["::25", ":r:0", ":r:65536", ":r:x", ":[::1", ":r:99999999999999999999"])
+  @Test(
+    "entries that name no relay", arguments: ["::25", ":r:0", ":r:65536", ":r:x", ":[::1", ":r:99999999999999999999"])
   func faults(line: String) {
     #expect(throws: Route.Fault.self) { try route("any.test", [line]) }
   }

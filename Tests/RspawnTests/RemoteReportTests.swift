@@ -54,4 +54,3 @@ import Testing
     #expect(remoteReport(whole).first == .ascii("K"))
   }
 }
-
