@@ -212,6 +212,9 @@ public struct Input: ~Copyable {
     return chunk
   }
 
+  /// Gives back the last `count` bytes of the chunk just taken; they come again.
+  public mutating func putBack(_ count: Int) { start -= count }
+
   /// The bytes up to and including `end`.
   ///
   /// - Parameter limit: longest answer; a longer text is cut there and its rest stays for the next call.
