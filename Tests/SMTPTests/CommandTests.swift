@@ -6,7 +6,8 @@ import Testing
   @Test(
     "the verb ends at the first space and has no case",
     arguments: [
-      ("HELO mx", .helo, "mx"), ("eHlO  [::1]", .ehlo, "[::1]"), ("mail FROM:<>", .mail, "FROM:<>"), ("DATA", .data, ""),
+      ("HELO mx", .helo, "mx"), ("eHlO  [::1]", .ehlo, "[::1]"), ("mail FROM:<>", .mail, "FROM:<>"),
+      ("DATA", .data, ""),
       ("DATA ", .data, ""), ("DATA:", .unknown, ""), ("RSETX", .unknown, ""), (" QUIT", .unknown, "QUIT"),
       ("", .unknown, ""), ("QUIT\t", .unknown, ""), ("STARTTLS", .unknown, ""), ("NOOP a b", .noop, "a b"),
     ] as [(StaticString, Command.Verb, StaticString)])

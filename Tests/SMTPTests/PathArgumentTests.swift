@@ -8,7 +8,8 @@ import Testing
   @Test(
     "the address is found and unquoted",
     arguments: [
-      ("FROM:<a@b>", "a@b", []), ("FROM:<>", "", []), ("FROM: <a@b> SIZE=10 BODY=7BIT", "a@b", ["SIZE=10", "BODY=7BIT"]),
+      ("FROM:<a@b>", "a@b", []), ("FROM:<>", "", []),
+      ("FROM: <a@b> SIZE=10 BODY=7BIT", "a@b", ["SIZE=10", "BODY=7BIT"]),
       ("TO:a@b", "a@b", []), ("TO:  a@b  X", "a@b", ["X"]), ("TO:<@x,@y:a@b>", "a@b", []),
       ("TO:<\"a b>\"@c> X", "a b>@c", ["X"]), ("TO:<a\\>b@c>", "a>b@c", []), ("TO:<a@b", "a@b", []),
       ("TO:<a\\", "a", []), ("TO:<\"a\"\"b\"@c>", "ab@c", []), ("<a@b>", "a@b", []), ("TO:<a b@c>", "a b@c", []),
