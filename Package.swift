@@ -81,8 +81,8 @@ let suites: [Target] =
     suite("InjectTests", ["inject", "Bytes"]),
     suite("LocalTests", ["local", "Bytes"]),
     suite("RemoteTests", ["remote", "Bytes"]),
-    suite("SmtpdTests", ["smtpd", "Bytes"]),
-    suite("ListenTests", ["listen", "Bytes"]),
+    suite("SmtpdTests", ["smtpd", "SMTP", "Control", "QueueFormat", "System", "Bytes"]),
+    suite("ListenTests", ["listen", "System", "Bytes"]),
   ]
 
 let package = Package(

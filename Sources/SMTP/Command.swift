@@ -33,8 +33,8 @@ public struct Command: Equatable, Sendable {
 
 /// Puts command lines together from bytes. A line ends with LF; one CR before it is dropped.
 public struct CommandReader {
+  /// What a line turned out to be.
   public enum Event: Equatable {
-    case more
     /// A line without its end.
     case line(Bytes)
     /// The line was longer than ``lineLimit``; all of it has been read and thrown away.
@@ -52,11 +52,12 @@ public struct CommandReader {
 
   public init() {}
 
-  public mutating func feed(_ byte: UInt8) -> Event {
+  /// - Returns: nil as long as the line has no end.
+  public mutating func feed(_ byte: UInt8) -> Event? {
     guard byte == .lf else {
       // Room for one more: the CR of the line end.
       if line.count <= CommandReader.lineLimit { line.append(byte) } else { isTooLong = true }
-      return .more
+      return nil
     }
     defer { self = CommandReader() }
     if line.last == .cr { line.removeLast() }

@@ -54,7 +54,6 @@ struct Conversation: ~Copyable {
       return .abandon(Reply(421, "too many errors (#4.7.0)"))
     }
     switch event {
-    case .more: return .answer(Reply(500, "line not complete (#5.5.2)"))  // never asked
     case .tooLong: return .answer(Reply(500, "line too long (#5.5.2)"))
     case .badByte: return .answer(Reply(500, "stray NUL or CR in line (#5.5.2)"))
     case .line(let line): return step(Command(line), asking: judge)

@@ -12,7 +12,7 @@ struct Settings {
   let greeting: Bytes
   /// Longest wait for one read or write, in seconds.
   let timeout: Int64
-  /// Longest conversation without the texts of its messages, and longest text, in seconds; 0: no limit.
+  /// Longest conversation, and longest text of a message that begins within it, in seconds; 0: no limit.
   let sessionTime: Int64
   /// Most bytes of a message as stored; 0: no limit.
   let databytes: UInt64

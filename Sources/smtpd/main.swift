@@ -74,8 +74,7 @@ struct Wire: ~Copyable {
       let byte: UInt8?
       do throws(SystemError) { byte = try input.next() } catch { throw loss(error, deadline) }
       guard let byte else { throw .gone }
-      let event = reader.feed(byte)
-      if event != .more { return event }
+      if let event = reader.feed(byte) { return event }
     }
   }
 
@@ -122,8 +121,9 @@ struct Session: ~Copyable {
   private let givesIds = Installation.users.map { $0.network == Process.uid } ?? true
   private let settings: Settings
 
-  /// Longest wait for the queue program after the end of the envelope, in seconds.
-  private static let verdictTime: UInt32 = 3600
+  /// A queue program that takes longer for one step, in seconds, must not hold us for ever: the alarm ends this
+  /// process, nothing is acknowledged.
+  private static let queueTime: UInt32 = 3600
 
   init(settings: Settings, host: consuming Host, peer: Peer) {
     self.settings = settings
@@ -191,20 +191,21 @@ struct Session: ~Copyable {
     do throws(Loss) {
       try take(into: &injection, metering: &text)
     } catch {
-      Signal.alarm(seconds: 0)
-      injection.take()?.abort()
+      Session.giveUp(&injection)
       throw error
     }
-
+    let verdict: Verdict?
     let reply: Reply
     if let refusal = text.refusal {
-      injection.take()?.abort()
+      verdict = nil
       reply = refusal
     } else {
-      reply = hand(injection.take()!, transaction, id)
+      let given = Session.hand(injection.take()!, transaction)
+      verdict = given
+      reply = Session.reply(to: given, id)
     }
+    log(message: reply, verdict, id, transaction, text.bytes)
     if !reply.isRefusal { conversation.forgetErrors() }
-    log(message: reply, id, transaction, text.bytes)
     try say(reply)
   }
 
@@ -219,9 +220,9 @@ struct Session: ~Copyable {
       let after = decoder.feed(chunk, into: &decoded)
       text.note(decoded[...], from: decoder)
       if text.refusal != nil {
-        injection.take()?.abort()
+        Session.giveUp(&injection)
       } else if injection != nil {
-        Signal.alarm(seconds: Session.verdictTime)  // a queue program that does not read must not hold us for ever
+        Signal.alarm(seconds: Session.queueTime)
         injection!.put(decoded[...])
         Signal.alarm(seconds: 0)
       }
@@ -232,12 +233,22 @@ struct Session: ~Copyable {
   }
 
   /// Gives envelope and message to the queue program.
-  private func hand(_ injection: consuming Injection, _ transaction: borrowing Transaction, _ id: Bytes) -> Reply {
-    Signal.alarm(seconds: Session.verdictTime)
+  private static func hand(_ injection: consuming Injection, _ transaction: borrowing Transaction) -> Verdict {
+    Signal.alarm(seconds: queueTime)
     defer { Signal.alarm(seconds: 0) }
     injection.beginEnvelope(sender: transaction.sender)
     for recipient in transaction.recipients { injection.add(recipient: recipient) }
-    switch injection.finish() {
+    return injection.finish()
+  }
+
+  private static func giveUp(_ injection: inout Injection?) {
+    Signal.alarm(seconds: queueTime)
+    injection.take()?.abort()
+    Signal.alarm(seconds: 0)
+  }
+
+  private static func reply(to verdict: Verdict, _ id: Bytes) -> Reply {
+    switch verdict {
     case .queued(let pid):
       var text = Bytes("ok ")
       text.append(decimal: Clock.now())
@@ -261,19 +272,24 @@ struct Session: ~Copyable {
     return line
   }
 
-  private func log(message reply: Reply, _ id: Bytes, _ transaction: borrowing Transaction, _ bytes: UInt64) {
+  private func log(
+    message reply: Reply, _ verdict: Verdict?, _ id: Bytes, _ transaction: borrowing Transaction, _ bytes: UInt64
+  ) {
     var line = line(id, reply.isRefusal ? "refused" : "queued")
-    line.add("code", reply.code)
+    if case .queued(let pid)? = verdict { line.add("qp", pid) }
     line.add("from", Bytes("<") + transaction.sender + Bytes(">"))
     line.add("recipients", transaction.recipients.count)
     line.add("bytes", bytes)
     line.add("helo", conversation.heloName ?? [])
-    line.add("text", reply.lines[0])
+    if reply.isRefusal {
+      line.add("code", reply.code)
+      line.add("text", reply.lines[0])
+    }
     Log.write(line)
   }
 
   private func log(refusal reply: Reply, of event: CommandReader.Event) {
-    var line = line([], "refusal")
+    var line = line([], "refused")
     line.add("code", reply.code)
     if case .line(let command) = event { line.add("command", command) }
     line.add("text", reply.lines[0])

@@ -19,7 +19,7 @@ import Testing
 
   private func read(_ text: Bytes) -> [CommandReader.Event] {
     var reader = CommandReader()
-    return text.map { reader.feed($0) }.filter { $0 != .more }
+    return text.compactMap { reader.feed($0) }
   }
 
   @Test("lines end with LF, one CR before it goes")
