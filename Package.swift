@@ -69,14 +69,14 @@ let suites: [Target] =
   ? []
   : [
     suite("BytesTests", ["Bytes"]),
-    suite("SystemTests", ["System", "Bytes"]),
+    suite("SystemTests", ["System", "CShim", "Bytes"]),
     suite("ControlTests", ["Control", "Bytes"]),
     suite("MailTests", ["Mail", "Bytes"]),
     suite("SMTPTests", ["SMTP", "Bytes"]),
     suite("QueueFormatTests", ["QueueFormat", "Bytes"]),
     suite("CDBTests", ["CDB", "Bytes"]),
     suite("RoutingTests", ["Routing", "Control", "Bytes"]),
-    suite("InjectionTests", ["Injection", "System", "Bytes"]),
+    suite("InjectionTests", ["Injection", "System", "CShim", "Bytes"]),
     suite("SpawnerTests", ["Spawner", "System", "Bytes"]),
     suite("SendTests", ["send", "Bytes", "QueueFormat"]),
     suite("InjectTests", ["inject", "Bytes"]),
