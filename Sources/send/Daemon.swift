@@ -301,8 +301,8 @@ final class Daemon {
     deliveries += 1
     job.remaining += 1
     log.line(
-      "starting delivery \(deliveries): msg \(job.number) to \(channel.channel == .local ? "local" : "remote") ",
-      recipient.logSafe)
+      "starting delivery \(deliveries): msg \(job.number) to ",
+      Bytes(channel.channel.name) + [.space] + recipient.logSafe)
     channel.start(Delivery(job: job, recipient: recipient, offset: offset, ordinal: deliveries))
     logStatus()
   }
@@ -337,24 +337,35 @@ final class Daemon {
         mark(delivery, channel)
       case .deferral(let text):
         log.line("delivery \(delivery.ordinal): deferral: ", text.logSafe)
-        logFact(delivery, channel, "deferral", " next=\(job.nextTry)")
+        logFact(delivery, channel, "deferral", next: job.nextTry)
       case .mangled:
         log.line("delivery \(delivery.ordinal): report mangled, will defer")
-        logFact(delivery, channel, "deferral", " next=\(job.nextTry)")
+        logFact(delivery, channel, "deferral", next: job.nextTry)
       }
       logStatus()
       closeIfIdle(job, channel)
     }
   }
 
-  /// The line by which a message is found under its id.
-  private func logFact(_ delivery: Delivery, _ channel: SpawnChannel, _ event: String, _ more: String = "") {
-    let name = channel.channel == .local ? "local" : "remote"
-    logFact(delivery.job.id, delivery.job.number, "delivery=\(delivery.ordinal) event=\(event) channel=\(name)\(more)")
+  /// - Parameter next: when the recipient is tried again.
+  private func logFact(_ delivery: Delivery, _ channel: SpawnChannel, _ event: StaticString, next: Int64? = nil) {
+    logFact(delivery.job.id, delivery.job.number, event) { fact in
+      fact.add("delivery", delivery.ordinal)
+      fact.add("channel", channel.channel.name)
+      if let next { fact.add("next", next) }
+    }
   }
 
-  func logFact(_ id: MessageID, _ number: MessageNumber, _ facts: String) {
-    log.line("send id=", id.bytes + Bytes(" msg=\(number) \(facts)".utf8))
+  /// The line by which a message is found under its id.
+  func logFact(
+    _ id: MessageID, _ number: MessageNumber, _ event: StaticString, _ fill: (inout LogLine) -> Void = { _ in }
+  ) {
+    var fact = LogLine("send")
+    fact.add("id", id.bytes)
+    fact.add("msg", number)
+    fact.add("event", event)
+    fill(&fact)
+    log.line("", fact.bytes)
   }
 
   /// The failure must be on disk before the recipient is marked (durability point E).

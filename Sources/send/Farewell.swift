@@ -84,7 +84,7 @@ extension Daemon {
     guard let notice = Notice(number, sender: sender, settings.bounce) else {
       log.line("triple bounce: discarding bounce/\(number)")
       if let id = (try? MessFile(number, rootless: settings.rootless))?.id {
-        logFact(id, number, "event=triple_bounce_discarded")
+        logFact(id, number, "triple_bounce_discarded")
       }
       return removeBounce(number)
     }
@@ -103,7 +103,7 @@ extension Daemon {
     case .queued(let pid):
       log.line("bounce msg \(number) qp \(pid)")
       if let id = (try? MessFile(number, rootless: settings.rootless))?.id {
-        logFact(id, number, "event=bounce qp=\(pid)")
+        logFact(id, number, "bounce") { $0.add("qp", pid) }
       }
       removeBounce(number)
     case .trouble:
@@ -138,7 +138,7 @@ extension Daemon {
     var unlinked: [MessageNumber] = []
     for message in messages {
       log.line("end msg \(message.number)")
-      if let id = message.id { logFact(id, message.number, "event=end") }
+      if let id = message.id { logFact(id, message.number, "end") }
       let path = QueuePath.info(message.number)
       do throws(SystemError) {
         try Files.unlinkIfPresent(path)

@@ -164,11 +164,15 @@ struct Preprocessor: ~Copyable {
     try local.sync()
     try remote.sync()
 
-    var line = Bytes("todo id=")
-    line.append(contentsOf: mess.id.bytes)
-    line.append(contentsOf: " msg=\(number) event=new bytes=\(mess.size) recipients=\(recipients)".utf8)
-    line.append(contentsOf: " qp=\(pid ?? 0) uid=\(uid ?? 0)".utf8)
-    send.log(line)
+    var fact = LogLine("todo")
+    fact.add("id", mess.id.bytes)
+    fact.add("msg", number)
+    fact.add("event", "new")
+    fact.add("bytes", mess.size)
+    fact.add("recipients", recipients)
+    fact.add("qp", pid ?? 0)
+    fact.add("uid", uid ?? 0)
+    send.log(fact.bytes)
     return Preprocessed(number: number, hasLocal: local.isUsed, hasRemote: remote.isUsed)
   }
 
