@@ -144,7 +144,8 @@ class Server:
             if reply is CLOSE:
                 return False
             if reply is HANG:
-                self._stop.wait(60)
+                while connection.recv(65536):
+                    pass
                 return False
             connection.sendall(reply)
             return reply[:1]
@@ -169,25 +170,29 @@ class Server:
             line, buffer = buffer.split(b"\r\n", 1)
             session.commands.append(line.decode("latin-1"))
             verb = line[:4].upper().decode("latin-1")
+            if verb not in script and (verb == "RCPT" and sender is None or verb == "DATA" and not recipients):
+                connection.sendall(b"503 5.5.1 not now\r\n")
+                continue
             status = answer(verb, line)
             if status is False or verb == "QUIT":
                 return
-            if verb == "MAIL":
+            if verb == "MAIL" and status < b"4":
                 sender, recipients = address(line), []
-            elif verb == "RCPT" and status == b"2":
+            elif verb == "RCPT" and status < b"4":
                 recipients.append(address(line))
             elif verb == "DATA" and status in (b"2", b"3"):
-                while not (buffer.startswith(b".\r\n") or b"\r\n.\r\n" in buffer):
+                text = bytearray(b"\r\n" + buffer)
+                buffer, looked = b"", 0
+                while (end := text.find(b"\r\n.\r\n", looked)) < 0:
+                    looked = max(0, len(text) - 4)
                     if not fill():
                         return
-                if buffer.startswith(b".\r\n"):
-                    wire, buffer = b"", buffer[3:]
-                else:
-                    wire, buffer = buffer.split(b"\r\n.\r\n", 1)
-                    wire += b"\r\n"
+                    text += buffer
+                    buffer = b""
+                wire, buffer = bytes(text[2:end + 2]), bytes(text[end + 5:])
                 status = answer("dot", wire)
                 if status == b"2":
                     session.messages.append(Message(sender, recipients, wire))
-                    recipients = []
+                sender, recipients = None, []
                 if status is False:
                     return
