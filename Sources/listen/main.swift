@@ -151,11 +151,14 @@ struct Policy {
   let rules: Rules
   let limit: Int
   let limitPerAddress: Int
+  /// `control/me`: what this server calls itself in Received lines.
+  let ownName: Bytes?
 
   init() throws(Failure) {
     let lines: [Bytes]
     do throws(ControlError) {
       var control = try Control()
+      ownName = control.me
       lines = try control.list(Service.smtp.rules) ?? []
       limit = Int(min(try control.number("control/concurrencyincoming", 20), 100_000))
       limitPerAddress = Int(min(try control.number("control/concurrencyperip", 0), 100_000))
@@ -180,7 +183,9 @@ struct Policy {
 // MARK: Connections
 
 /// Runs in the child: the connection's description, then the program. - Returns: only if that failed.
-func serve(_ connection: Int32, _ ends: Endpoints, _ rule: Rules.Rule, _ service: Service) -> Int32 {
+func serve(
+  _ connection: Int32, _ ends: Endpoints, _ rule: Rules.Rule, _ service: Service, _ ownName: Bytes?
+) -> Int32 {
   do throws(SystemError) { try Child.install([(connection, 0), (connection, 1)]) } catch { return Exit.failed.rawValue }
   Environment.set("PROTO", Bytes(Socket.family(of: ends.peer) == 6 ? "TCP6" : "TCP"))
   Environment.set("TCPREMOTEIP", ends.peer)
@@ -190,7 +195,7 @@ func serve(_ connection: Int32, _ ends: Endpoints, _ rule: Rules.Rule, _ service
   // No name is looked up; what our own caller had there is about something else.
   Environment.unset("TCPREMOTEHOST")
   Environment.unset("TCPREMOTEINFO")
-  Environment.unset("TCPLOCALHOST")
+  if let ownName { Environment.set("TCPLOCALHOST", ownName) } else { Environment.unset("TCPLOCALHOST") }
   for variable in rule.variables {
     _ = variable.name.withCString { name in variable.value.withCString { shim_setenv(name, $0) } }
   }
@@ -299,7 +304,8 @@ struct House {
       return
     }
     let number = socket.number
-    let pid = try Child.start { serve(number, ends, rule, service) }
+    let ownName = policy.ownName
+    let pid = try Child.start { serve(number, ends, rule, service, ownName) }
     crowd.enter(pid, Connection(peer: ends.peer, start: Clock.monotonicMilliseconds()))
     log("start") {
       $0.add("pid", pid)
