@@ -186,7 +186,10 @@ struct Policy {
 func serve(
   _ connection: Int32, _ ends: Endpoints, _ rule: Rules.Rule, _ service: Service, _ ownName: Bytes?
 ) -> Int32 {
-  do throws(SystemError) { try Child.install([(connection, 0), (connection, 1)]) } catch { return Exit.failed.rawValue }
+  do throws(SystemError) { try Child.install([(connection, 0), (connection, 1)]) } catch {
+    _ = failure("connection", error)
+    return Exit.failed.rawValue
+  }
   Environment.set("PROTO", Bytes(Socket.family(of: ends.peer) == 6 ? "TCP6" : "TCP"))
   Environment.set("TCPREMOTEIP", ends.peer)
   Environment.set("TCPREMOTEPORT", Bytes(decimal: ends.peerPort))
@@ -276,8 +279,9 @@ struct House {
         guard let (number, ends) = try Socket.accept(listener.socket) else { return }
         try receive(Descriptor(owning: number), ends, listener.service)
       } catch {
-        // EMFILE and its kin leave the connection waiting: asking again at once would only burn time.
-        guard error.isTemporary else { throw error }
+        if error.code == EBADF || error.code == ENOTSOCK || error.code == EINVAL { throw error }
+        // EMFILE and its kin leave the connection waiting: asking again at once would only burn time. All else is one
+        // connection's trouble (accept(2), "Error handling").
         pausedUntil = Clock.monotonicMilliseconds() + House.pause
         log("paused") {
           $0.add("call", error.call)

@@ -47,21 +47,26 @@ struct Deadline {
 /// The connection: buffered, with a limit for each wait.
 struct Wire: ~Copyable {
   private var input = Input(.standard(0))
-  private var output = Output(.standard(1))
+  private let output = Descriptor.standard(1)
+  /// Replies that are not out yet.
+  private var pending = Bytes()
   /// Longest wait for one read or write, in seconds.
   var timeout: Int64 = 60
 
   /// Replies are collected and go out before the next read that may have to wait, so that pipelining works.
   mutating func put(_ reply: Reply, extended: Bool) throws(Loss) {
-    do throws(SystemError) { try output.put(reply.wire(extended: extended)) } catch { throw .gone }
+    pending += reply.wire(extended: extended)
+    if pending.count > 4096 { try flush() }
   }
 
   mutating func flush() throws(Loss) {
+    guard !pending.isEmpty else { return }
     // A client that does not read blocks the write; waiting with poll(2) would need a non-blocking descriptor, which
     // others may share. The alarm ends the process as a write error would: in silence.
     Signal.alarm(seconds: UInt32(timeout))
     defer { Signal.alarm(seconds: 0) }
-    do throws(SystemError) { try output.flush() } catch { throw .gone }
+    do throws(SystemError) { try output.write(pending) } catch { throw .gone }
+    pending.removeAll(keepingCapacity: true)
   }
 
   mutating func command(before deadline: Deadline) throws(Loss) -> CommandReader.Event {
