@@ -47,16 +47,22 @@ struct Deadline {
 /// The connection: buffered, with a limit for each wait.
 struct Wire: ~Copyable {
   private var input = Input(.standard(0))
-  private var output = Output(.standard(1))
+  // Written by flush() alone, which knows how long a write may take.
+  private var output = Output(.standard(1), capacity: .max)
+  private var waiting = 0
   /// Longest wait for one read or write, in seconds.
   var timeout: Int64 = 60
 
   /// Replies are collected and go out before the next read that may have to wait, so that pipelining works.
   mutating func put(_ reply: Reply, extended: Bool) throws(Loss) {
-    do throws(SystemError) { try output.put(reply.wire(extended: extended)) } catch { throw .gone }
+    let bytes = reply.wire(extended: extended)
+    do throws(SystemError) { try output.put(bytes) } catch { throw .gone }
+    waiting += bytes.count
+    if waiting >= 8192 { try flush() }
   }
 
   mutating func flush() throws(Loss) {
+    waiting = 0
     // A client that does not read blocks the write; waiting with poll(2) would need a non-blocking descriptor, which
     // others may share. The alarm ends the process as a write error would: in silence.
     Signal.alarm(seconds: UInt32(timeout))
