@@ -28,7 +28,8 @@ struct Configuration {
   static func read() -> Configuration? {
     do throws(ControlError) {
       var control = try Control()
-      guard let routing = try? Routing(reading: &control) else { return nil }
+      var routingFiles = control  // what is odd about these, todo says
+      guard let routing = try? Routing(reading: &routingFiles) else { return nil }
       let bounceLimit = try control.number("control/bouncemaxbytes", 0)
       let doubleTo = try control.line("control/doublebounceto") ?? Bytes("postmaster")
       let doubleHost = try control.lineOrMe("control/doublebouncehost", "doublebouncehost")

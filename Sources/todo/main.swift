@@ -100,6 +100,8 @@ struct Preprocessor: ~Copyable {
   var routing: Routing
   let rootless: Bool
   var send = SendPipe()
+  /// Messages whose entry in todo/ was perhaps removed, but not durably; clean is asked again at the next scan.
+  private var unconfirmed: [Preprocessed] = []
   private let toClean = Descriptor.standard(2)
   private let fromClean = Descriptor.standard(3)
 
@@ -211,10 +213,23 @@ struct Preprocessor: ~Copyable {
         send.queued(message)
       } else {
         send.log(Setback("qmail-clean unable to clean up", QueuePath.todo(message.number)).text)
+        unconfirmed.append(message)
       }
     }
     send.flush()
     return true
+  }
+
+  /// Messages to be concluded again: those whose entry is still there come by themselves.
+  mutating func takeUnconfirmed() -> [Preprocessed] {
+    let all = unconfirmed
+    unconfirmed = []
+    return all.filter { message in
+      do throws(SystemError) { return try !Files.exists(QueuePath.todo(message.number)) } catch {
+        unconfirmed.append(message)
+        return false
+      }
+    }
   }
 
   /// - Returns: an answer for each message of the batch; nil if clean is gone.
@@ -292,6 +307,7 @@ func reread(_ routing: inout Routing, _ send: inout SendPipe) {
 /// One scan of todo/.
 /// - Returns: false if clean is gone.
 func scan(_ preprocessor: inout Preprocessor) -> Bool {
+  guard preprocessor.conclude(preprocessor.takeUnconfirmed()) else { return false }
   let directory: Directory
   do throws(SystemError) { directory = try Directory("todo") } catch {
     preprocessor.send.log(Setback("unable to opendir", "todo").text)
