@@ -22,7 +22,7 @@ all: tiny
 # The installed programs: Embedded Swift, fully static (INTERNALS.md).
 tiny:
 	@setup/packages build
-	EMBEDDED=1 $(SWIFT) build -c release --scratch-path $(TINY)
+	EMBEDDED=1 $(SWIFT) build -c release --disable-local-rpath --scratch-path $(TINY)
 
 # Ordinary Swift, for development and tests.
 debug:
