@@ -119,6 +119,8 @@ final class BounceInjection {
     let pipe = try Pipe()
     let writing = pipe.writing.number
     child = try Child.start {
+      // Signals that mean send, sent to all processes of its name, are not for the carrier of a notice.
+      for number in [Signal.terminate, Signal.alarm, Signal.hangup] { Signal.block(number) }
       Signal.ignore(Signal.pipe)
       return BounceInjection.inject(notice, settings, reportTo: writing)
     }
