@@ -121,12 +121,6 @@ int sys_setgroups(const unsigned *gids, int count) { return setgroups(count, gid
 
 int sys_ignore(int number) { return signal(number, SIG_IGN) == SIG_ERR ? -1 : 0; }
 int sys_default(int number) { return signal(number, SIG_DFL) == SIG_ERR ? -1 : 0; }
-int sys_block(int number) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, number);
-  return sigprocmask(SIG_BLOCK, &set, NULL);
-}
 int sys_unblock_all(void) {
   sigset_t none;
   sigemptyset(&none);

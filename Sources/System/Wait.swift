@@ -89,9 +89,6 @@ public enum Signal {
     _ = path.withCString { path in text.withCString { sys_last_act_on(number, status, path, $0) } }
   }
 
-  /// Holds a signal back in this process and those it makes, until they unblock it.
-  public static func block(_ number: Int32) { _ = sys_block(number) }
-
   /// No signal is held back any more; needed where a caller may have blocked some.
   public static func unblockAll() { _ = sys_unblock_all() }
 

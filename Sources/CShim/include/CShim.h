@@ -98,7 +98,6 @@ int sys_setgroups(const unsigned *gids, int count);
 
 int sys_ignore(int signal);
 int sys_default(int signal);
-int sys_block(int signal);
 int sys_unblock_all(void);
 int sys_signalfd(const int *signals, int count);  // blocks them too; non-blocking, close-on-exec
 int sys_signalfd_take(int fd);                    // next signal number, 0 if none, -1 on error
