@@ -483,6 +483,7 @@ def test_triple_bounce_is_discarded_and_logged(home, apus):
     ("own@home.test", b"own@home.test", False),
     ("own-@home.test", b"own-@home.test", False),
     ("own-@home.test-@[]", b"own-@home.test", False),
+    ("nohost", b"nohost", False),
     ("-@[]", b"postmaster@home.test", True),
     ("", b"postmaster@home.test", True),
 ])
@@ -491,7 +492,7 @@ def test_whom_a_notice_goes_to(home, apus, sender, to, double):
     home.enqueue(b"x\n", sender, ["gone@home.test"])
     apus.start_send()
     (message,) = home.maildir().expect(1)
-    assert message.delivered_to.encode() == to
+    assert message.delivered_to.encode() == to + (b"" if b"@" in to else b"@home.test")
     notice = Notice.of(message, to, double=double)
     assert notice.return_path == (b"" if double else to)
     apus.settle()
