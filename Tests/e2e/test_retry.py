@@ -130,6 +130,25 @@ def test_every_attempt_of_a_life(home, apus, hop, channel):
         assert home.file(channel, number).read_bytes() == b"T" + recipient.encode() + b"\0"
 
 
+@pytest.mark.parametrize("channel", ["local", "remote"])
+def test_passes_between_the_attempts(home, apus, hop, channel):
+    """A pass at any other age: the root is the integer part, an age below 0 is 0, and the next try is later than now."""
+    home.alias("later", "|exit 111")
+    recipient = {"local": "later@home.test", "remote": "r@far.test"}[channel]
+    now = int(time.time())
+    ages = [-1000, 3, 8, 15, 98, 399, 1598, 3599, 40_100, 86_400, 300_000, 604_000]
+    births = {
+        home.put("S5", birth=now - age, **{channel: [recipient], f"next_{channel}": now}): now - age for age in ages
+    }
+    apus.start_send()
+    apus.log.expect(r"^delivery \d+: deferral", len(ages), deadline=40)
+    late = int(time.time())
+    for number, birth in births.items():
+        (found,) = deferrals(apus, number)
+        assert found in {after(birth, moment - birth, channel) for moment in range(now, late + 1)}, now - birth
+        assert found > late
+
+
 def test_one_message_through_its_life(home, apus, hop):
     """The same message, its times moved into the past between attempts: 1 to 4, then 38, 39 and the 40th, the last."""
     number = home.enqueue(b"Subject: x\n\nx\n", "back@home.test", ["r@far.test"])
@@ -518,7 +537,8 @@ def test_failure_of_a_message_from_the_double_bounce_sender(home, apus):
 def first_delivery(apus, recipient):
     """(channel, address) of the first delivery of a message that is queued now, while nothing is tried again."""
     seen = len(apus.log.find("^starting delivery "))
-    assert run_queue(apus.home, b"x\n", envelope("back@home.test", [recipient])).returncode == 0
+    # not by the message's number, which is used again
+    apus.enqueue(b"x\n", "back@home.test", [recipient])
     line = apus.log.expect(r"^starting delivery \d+: msg \d+ to (\w+) (.*)$", seen + 1)[seen]
     return line[1], line[2]
 
@@ -616,10 +636,9 @@ def test_term_waits_for_running_deliveries_and_writes_times(home, apus, hop):
     (next,) = await_deferrals(apus, deferred, 1)
     first_delivery(apus, "user@home.test")
     apus.log.expect("^end msg")
-    assert run_queue(home, b"x\n", envelope("s@elsewhere.test", ["gate@home.test", "second@home.test"])).returncode == 0
-    first = int(apus.log.expect(r"^starting delivery 3: msg (\d+) to local gate@home\.test$")[0][1])
-    assert run_queue(home, b"x\n", envelope("s@elsewhere.test", ["third@home.test"])).returncode == 0
-    apus.log.expect("^todo .* event=new", 4)
+    first = apus.enqueue(b"x\n", recipients=["gate@home.test", "second@home.test"])
+    apus.log.expect(rf"^starting delivery 3: msg {first} to local gate@home\.test$")
+    apus.enqueue(b"x\n", recipients=["third@home.test"])
     send = apus.sender.process
     send.send_signal(signal.SIGTERM)
     apus.log.expect("^status: local 1/1 remote 0/20 exitasap$")
@@ -655,11 +674,11 @@ def test_concurrency_0_holds_a_channel(home, apus, far, held, other):
     limits = {"local": 10, "remote": 20, held: 0}
     assert f"status: local 0/{limits['local']} remote 0/{limits['remote']}" in apus.log.lines()
     for n in range(3):
-        assert run_queue(home, b"x\n", envelope("s@far.test", [f"{n}@home.test", f"{n}@far.test"])).returncode == 0
+        apus.enqueue(b"x\n", recipients=[f"{n}@home.test", f"{n}@far.test"])
     arrived = {"local": lambda: len(home.maildir()), "remote": lambda: len(far.recipients())}
     wait(f"the {other} ones", lambda: arrived[other]() == 3)
     apus.alarm()
-    assert run_queue(home, b"x\n", envelope("s@far.test", ["4@home.test", "4@far.test"])).returncode == 0
+    apus.enqueue(b"x\n", recipients=["4@home.test", "4@far.test"])
     wait(f"the {other} ones", lambda: arrived[other]() == 4)
     assert not apus.log.find(rf"^starting delivery \d+: msg \d+ to {held} ") and arrived[held]() == 0
     assert apus.stop_send() == 0
