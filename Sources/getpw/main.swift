@@ -103,11 +103,13 @@ func ownAccount(for local: Bytes) throws(Exit) -> (Account, Reading)? {
 
 /// Who gets what nobody else controls.
 func aliasUser() throws(Exit) -> Account {
+  // Not the home that passwd names: this machine may have a second Apus with the same users.
+  let home = Installation.path("alias").bytes
   guard let users = Installation.users else {
-    return Account(name: Bytes("alias"), uid: Process.uid, gid: sys_getgid(), home: Installation.path("alias").bytes)
+    return Account(name: Bytes("alias"), uid: Process.uid, gid: sys_getgid(), home: home)
   }
   guard let alias = try account(of: users.alias) else { throw .noAliasUser }
-  return alias
+  return Account(name: alias.name, uid: alias.uid, gid: alias.gid, home: home)
 }
 
 func answer(_ local: Bytes) throws(Exit) -> Bytes {
