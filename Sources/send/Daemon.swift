@@ -54,6 +54,7 @@ final class Daemon {
   var deliveries = 0
   /// Jobs with marks that are not durable yet.
   private var dirtyJobs: [Job] = []
+  private var isCleanerLossLogged = false
   /// Whether the last turn left work that could go on at once.
   private var hasMore = false
 
@@ -112,7 +113,7 @@ final class Daemon {
       for index in notices.indices.reversed() where wait.isReady(notices[index]) {
         concludeNotice(bounceInjections.remove(at: index))
       }
-      for channel in channels where !channel.isAlive { lose(channel) }
+      noticeLosses()
     }
     conclude()
   }
@@ -129,6 +130,7 @@ final class Daemon {
       if let first = troubled.first { wake = min(wake, first.time) }
       if let first = finished.first, bounceInjections.count < Pace.bounceInjections { wake = min(wake, first.time) }
       if cleanup == nil { wake = min(wake, nextCleanup) }
+      if let nextLook = startScan?.nextLook { wake = min(wake, nextLook) }
     }
     var milliseconds = wake <= now ? 0 : (wake - now + Pace.slop) * 1000
     if let rest = farewell.rest { milliseconds = min(milliseconds, rest) }
@@ -165,11 +167,23 @@ final class Daemon {
       && channels.allSatisfy { !$0.isAlive || $0.running == 0 && !$0.hasPendingCommand }
   }
 
-  private func lose(_ channel: SpawnChannel) {
-    guard !channel.isLossLogged else { return }
-    channel.isLossLogged = true
-    log.alert("oh no! lost spawn connection! dying...")
-    beginExit()
+  /// A partner is lost when it closes its end, or when it does not take what we write: that may be seen anywhere in a
+  /// turn, and is dealt with here.
+  private func noticeLosses() {
+    for channel in channels where !channel.isAlive && !channel.isLossLogged {
+      channel.isLossLogged = true
+      log.alert("oh no! lost spawn connection! dying...")
+      beginExit()
+    }
+    if !cleaner.isAlive && !isCleanerLossLogged {
+      isCleanerLossLogged = true
+      log.alert("oh no! lost qmail-clean connection! dying...")
+      beginExit()
+    }
+    if !todo.isAlive && !isExiting {
+      log.alert("oh no! lost todo connection! dying...")
+      beginExit()
+    }
   }
 
   private func reread() {
@@ -200,22 +214,15 @@ final class Daemon {
         if local { channels[Channel.local.rawValue].schedule.insert(number, at: now) }
         if remote { channels[Channel.remote.rawValue].schedule.insert(number, at: now) }
         if !local && !remote { finished.insert(number, at: now) }
-      case .scanDone: startScan = nil
+      case .ready: startScan?.isWalking = true
+      case .scanDone: settleStartScan()
       }
-    }
-    if !todo.isAlive && !isExiting {
-      log.alert("oh no! lost todo connection! dying...")
-      beginExit()
     }
   }
 
-  func takeCleanAnswers() {
+  private func takeCleanAnswers() {
     for (number, answer) in cleaner.readAnswers() where answer != .ascii("+") {
       log.line("warning: qmail-clean unable to clean up foop/\(number)")
-    }
-    if !cleaner.isAlive {
-      log.alert("oh no! lost qmail-clean connection! dying...")
-      beginExit()
     }
   }
 

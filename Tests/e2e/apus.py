@@ -70,7 +70,7 @@ def free_port(address="127.0.0.1"):
 def install(home, build=BUILD):
     """A rootless home made by the project's installer."""
     done = subprocess.run(
-        ["sh", str(ROOT / "setup" / "install"), str(home)], env=dict(os.environ, ROOTLESS="1", BUILD=str(build)),
+        ["sh", str(ROOT / "setup" / "install"), str(home), str(build)], env=dict(os.environ, ROOTLESS="1"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
     )
     assert done.returncode == 0, f"setup/install failed:\n{done.stdout.decode(errors='replace')}"

@@ -187,3 +187,28 @@ def test_send_ends_when_a_partner_is_gone(home, apus, program, alert):
     if alert:
         assert alert in apus.log.lines()
     wait(lambda: f"all to end: {home.pids()}", lambda: not home.pids(), deadline=10)
+
+
+def test_todo_left_behind_finishes_a_message_while_the_new_send_looks_around(home, apus):
+    """send dies while todo waits for clean; the new send must not overlook what the old todo then finishes.
+
+    The old todo makes the message S5 after the new send has walked over info/ and seen todo/N still there. Nobody has
+    told the new send of it, and no scan of todo/ will find it.
+    """
+    apus.start_send()
+    cleans = home.pids("clean")
+    for pid in cleans:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert run_queue(home, b"x\n", envelope("s@elsewhere.test", ["user@home.test"])).returncode == 0
+        wait("todo to write info and to ask clean", lambda: [f for f in home.queue_files() if f.startswith("local/")])
+        time.sleep(0.2)
+        os.kill(home.pids("send")[0], signal.SIGKILL)
+        apus.sender.process.wait(5)
+        apus.start_send()
+        time.sleep(1)
+    finally:
+        for pid in cleans:
+            os.kill(pid, signal.SIGCONT)
+    wait(lambda: f"delivery; in the queue: {home.queue_files()}", lambda: len(home.maildir()) == 1, deadline=10)
+    apus.settle(deadline=10)
