@@ -149,6 +149,7 @@ final class Daemon {
       case Signal.alarm:
         let now = Clock.now()
         for channel in channels { channel.schedule.advanceAll(to: now) }
+        startScan?.isHurried = true
       case Signal.hangup: reread()
       default: break
       }
@@ -464,7 +465,8 @@ final class Daemon {
       for channel in channels {
         let path = QueuePath.recipients(number, channel.channel)
         if try Files.exists(path) {
-          channel.schedule.insert(number, at: try Files.status(path).modified)
+          let due = try Files.status(path).modified
+          channel.schedule.insert(number, at: startScan?.isHurried == true ? min(due, Clock.now()) : due)
           isFinished = false
         }
       }

@@ -53,6 +53,8 @@ final class StartScan {
   private var claimed: Set<MessageNumber> = []
   private var left: [MessageNumber] = []
   var isWalking = false
+  /// SIGALRM came meanwhile: what is still to be met is due at once as well.
+  var isHurried = false
   /// When what was left to todo is looked at again; nil until todo has confirmed.
   private(set) var nextLook: Int64?
 

@@ -64,6 +64,7 @@ def test_thousand_recipients(home, apus, far_away):
     # the first pass: everybody is tried once
     apus.log.expect(r"^delivery \d+: ", 1000, deadline=60)
     number = int(apus.log.find(r"^new msg (\d+)$")[0][1])
+    assert [fact["recipients"] for fact in apus.log.facts(program="todo", event="new", msg=number)] == ["1000"]
     wait("the marks", lambda: [a for k in ("local", "remote") for m, a in records(home, k, number) if m == "T"]
          == [r for r in local + remote if r in later])
     assert [a for _, a in records(home, "local", number)] == local

@@ -6,12 +6,14 @@ mtimes that a clean exit leaves.
 """
 
 import errno
+import fcntl
 import math
 import os
 import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from apus import SPLIT, envelope, run_queue, wait
@@ -132,7 +134,7 @@ def test_every_attempt_of_a_life(home, apus, hop, channel):
 
 @pytest.mark.parametrize("channel", ["local", "remote"])
 def test_passes_between_the_attempts(home, apus, hop, channel):
-    """A pass at any other age: the root is the integer part, an age below 0 is 0, and the next try is later than now."""
+    """A pass at any other age: the root is the integer part, an age below 0 is 0; the next try is later than now."""
     home.alias("later", "|exit 111")
     recipient = {"local": "later@home.test", "remote": "r@far.test"}[channel]
     now = int(time.time())
@@ -221,6 +223,27 @@ def test_alarm_tries_at_once_and_does_not_change_the_age(home, apus, hop):
     apus.alarm()
     apus.settle()
     assert server.recipients() == ["r@far.test"]
+
+
+def test_alarm_before_send_has_looked_at_the_queue(home, apus, far):
+    """ALRM is for what send finds later in its walk over info/ as well; here it waits for todo, and todo for a lock."""
+    now = int(time.time())
+    home.put("S5", remote=["r@far.test"], local=["user@home.test"], birth=now - 50, next_local=now + 5000,
+             next_remote=now + 5000)
+    lock = os.open(home.queue / "todo", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    apus.start_send()
+    apus.alarm()
+
+    def is_taken():
+        status = Path(f"/proc/{apus.sender.process.pid}/status").read_text()
+        return not int(re.search(r"ShdPnd:\s*(\w+)", status)[1], 16) & 1 << signal.SIGALRM - 1
+
+    wait("send to take the signal", is_taken)
+    assert not apus.log.find("^starting delivery")
+    os.close(lock)
+    apus.settle()
+    assert far.recipients() == ["r@far.test"] and len(home.maildir()) == 1
 
 
 def test_next_hop_down_then_up(home, apus, hop):
@@ -552,6 +575,7 @@ def test_hangup_rereads_locals_and_virtualdomains(home, apus, hop):
     """A recipient changes its channel, and back; without HUP it does not. What is in the queue keeps its channel."""
     apus.start_send()
     assert first_delivery(apus, "a@far.test") == ("remote", "a@far.test")
+    apus.log.expect("^delivery 1: deferral")
     home.control(locals=["home.test", "far.test"], virtualdomains=["joe@other.test:joe", ".sub.test:sub"])
     assert first_delivery(apus, "b@far.test") == ("remote", "b@far.test")
     hangup(apus)
@@ -574,21 +598,20 @@ def test_hangup_rereads_locals_and_virtualdomains(home, apus, hop):
 
 def test_hangup_changes_what_notices_say(home, apus):
     """The prefix of a virtual domain is taken back by the map of today."""
-    home.alias("list-default", "|test ! -e now && exit 111; exit 100")
+    home.alias("list-joe", "|test ! -e now && exit 111; exit 100")
     number = home.enqueue(b"x\n", "back@home.test", ["list-joe@virtual.test"])
     home.control(locals=["home.test", "virtual.test"])
     apus.start_send()
     await_deferrals(apus, number, 1)
     home.control(locals=["home.test"], virtualdomains=["virtual.test:list"])
     hangup(apus)
-    await_route(apus, "user@virtual.test", "local", "list-user@virtual.test")
+    await_route(apus, "probe@virtual.test", "local", "list-probe@virtual.test")
     (home.path / "alias" / "now").touch()
     apus.alarm()
     wait("its notice", lambda: apus.log.find(rf"^bounce msg {number} "))
     apus.settle()
-    named = [address for m in home.maildir().messages() if m.return_path == ""
-             for address in Notice.of(m, b"back@home.test").reasons]
-    assert set(named) == {b"joe@virtual.test", b"user@virtual.test"}
+    (notice,) = [m for m in home.maildir().messages() if m.return_path == ""]
+    assert list(Notice.of(notice, b"back@home.test").reasons) == [b"joe@virtual.test"]
 
 
 @pytest.mark.parametrize("file", ["locals", "virtualdomains"])
@@ -700,7 +723,7 @@ def test_a_message_is_not_passed_again_while_its_last_pass_runs(home, apus):
     home.maildir().expect(1)
     assert tried(apus, number) == 2
     gate.open()
-    gate.maildir.expect(1)
+    apus.log.expect(r"^delivery 1: success: did_1\+0\+1/$")
     first_delivery(apus, "user@home.test")
     home.maildir().expect(2)
     assert tried(apus, number) == 2
