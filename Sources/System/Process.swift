@@ -20,11 +20,14 @@ public enum Child {
   /// The child starts with no signal blocked and SIGPIPE at its default. Every descriptor that was
   /// opened here is closed by the exec; `Descriptors.install` gives it those it shall have.
   /// - Returns: the child's process id.
-  public static func start(_ body: () -> Int32) throws(SystemError) -> Int32 {
+  ///
+  /// - Parameter keepingBlocked: signals that this process has blocked stay so in the child. For children that execute
+  ///   nothing and should not feel what is meant for their parent.
+  public static func start(keepingBlocked: Bool = false, _ body: () -> Int32) throws(SystemError) -> Int32 {
     let pid = sys_fork()
     if pid < 0 { throw SystemError("fork") }
     if pid == 0 {
-      Signal.unblockAll()
+      if !keepingBlocked { Signal.unblockAll() }
       Signal.restoreDefault(Signal.pipe)
       shim_exit(body())
     }

@@ -118,7 +118,8 @@ final class BounceInjection {
   init(_ notice: Notice, _ settings: BounceSettings) throws(SystemError) {
     let pipe = try Pipe()
     let writing = pipe.writing.number
-    child = try Child.start {
+    // Signals that mean send, sent to all processes of its name, are not for the carrier of a notice.
+    child = try Child.start(keepingBlocked: true) {
       Signal.ignore(Signal.pipe)
       return BounceInjection.inject(notice, settings, reportTo: writing)
     }
