@@ -200,6 +200,7 @@ final class Daemon {
         if local { channels[Channel.local.rawValue].schedule.insert(number, at: now) }
         if remote { channels[Channel.remote.rawValue].schedule.insert(number, at: now) }
         if !local && !remote { finished.insert(number, at: now) }
+      case .ready: startScan?.isWalking = true
       case .scanDone: startScan = nil
       }
     }

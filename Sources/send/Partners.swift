@@ -56,6 +56,9 @@ final class TodoLink {
   enum Message {
     case log(Bytes)
     case queued(MessageNumber, local: Bool, remote: Bool)
+    /// Nobody else preprocesses any more, not even the todo of a send that was killed: what is in info/ and not in
+    /// todo/ now, this todo will not report.
+    case ready
     case scanDone
   }
 
@@ -90,6 +93,7 @@ final class TodoLink {
   static func parse(_ text: ArraySlice<UInt8>) -> Message? {
     switch text.first {
     case UInt8(ascii: "L"): return .log(Bytes(text.dropFirst()))
+    case UInt8(ascii: "R"): return .ready
     case UInt8(ascii: "S"): return .scanDone
     case UInt8(ascii: "D"):
       guard text.count > 2, let number = text.dropFirst(2).decimal else { return nil }

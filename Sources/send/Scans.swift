@@ -43,12 +43,15 @@ struct SplitWalk: ~Copyable {
 
 /// Finds the messages that were in S5 when send started, while todo is at work already.
 ///
+/// The walk begins when todo says that it is alone: what the todo of a killed send still makes of todo/ would else be
+/// seen by neither of the new two.
+///
 /// A message may be seen here and be reported by todo as well. Whoever comes first claims its number; the claims are
 /// kept until todo has confirmed that nothing it sent during the walk is still in the pipe.
 final class StartScan {
   private var walk = SplitWalk("info")
   private var claimed: Set<MessageNumber> = []
-  var isWalking = true
+  var isWalking = false
 
   /// - Returns: false if the number is claimed already.
   func claim(_ number: MessageNumber) -> Bool { claimed.insert(number).inserted }
@@ -93,7 +96,7 @@ extension Daemon {
         log.line("alert: unable to opendir ", directory.bytes + Bytes(", sleeping..."))
         log.flush()
         Clock.sleep(milliseconds: 10_000)
-        return
+        return workIsLeft()
       case .end:
         scan.isWalking = false
         todo.order(.scanDone)

@@ -59,6 +59,8 @@ struct SendPipe: ~Copyable {
     put(Bytes(letter) + Bytes(decimal: message.number))
   }
 
+  mutating func ready() { put(Bytes("R")) }
+
   mutating func scanDone() { put(Bytes("S")) }
 
   private mutating func put(_ message: Bytes) {
@@ -347,7 +349,9 @@ func run() -> Exit {
   } catch { return .temporary }
 
   var preprocessor = Preprocessor(routing: routing, rootless: Installation.users == nil)
+  preprocessor.send.ready()
   for warning in warnings { preprocessor.send.log(Bytes("warning: ") + warning) }
+  preprocessor.send.flush()
   let fromSend = Descriptor.standard(0)
   var trigger = Trigger()
   var wait = Wait()
