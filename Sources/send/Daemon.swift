@@ -54,6 +54,7 @@ final class Daemon {
   var deliveries = 0
   /// Jobs with marks that are not durable yet.
   private var dirtyJobs: [Job] = []
+  private var isCleanerLossLogged = false
   /// Whether the last turn left work that could go on at once.
   private var hasMore = false
 
@@ -85,6 +86,7 @@ final class Daemon {
       }
       sayFarewell()
       syncMarks()
+      noticeLosses()
       log.flush()
 
       wait.reset()
@@ -112,7 +114,7 @@ final class Daemon {
       for index in notices.indices.reversed() where wait.isReady(notices[index]) {
         concludeNotice(bounceInjections.remove(at: index))
       }
-      for channel in channels where !channel.isAlive { lose(channel) }
+      noticeLosses()
     }
     conclude()
   }
@@ -156,6 +158,7 @@ final class Daemon {
   func beginExit() {
     guard !isExiting else { return }
     isExiting = true
+    hasMore = true  // perhaps there is nothing to wait for
     todo.order(.exit)
     logStatus()
   }
@@ -165,11 +168,23 @@ final class Daemon {
       && channels.allSatisfy { !$0.isAlive || $0.running == 0 && !$0.hasPendingCommand }
   }
 
-  private func lose(_ channel: SpawnChannel) {
-    guard !channel.isLossLogged else { return }
-    channel.isLossLogged = true
-    log.alert("oh no! lost spawn connection! dying...")
-    beginExit()
+  /// A partner is lost when it closes its end, or when it does not take what we write: that may be seen anywhere in a
+  /// turn, and is dealt with here.
+  private func noticeLosses() {
+    for channel in channels where !channel.isAlive && !channel.isLossLogged {
+      channel.isLossLogged = true
+      log.alert("oh no! lost spawn connection! dying...")
+      beginExit()
+    }
+    if !cleaner.isAlive && !isCleanerLossLogged {
+      isCleanerLossLogged = true
+      log.alert("oh no! lost qmail-clean connection! dying...")
+      beginExit()
+    }
+    if !todo.isAlive && !isExiting {
+      log.alert("oh no! lost todo connection! dying...")
+      beginExit()
+    }
   }
 
   private func reread() {
@@ -204,19 +219,11 @@ final class Daemon {
       case .scanDone: startScan = nil
       }
     }
-    if !todo.isAlive && !isExiting {
-      log.alert("oh no! lost todo connection! dying...")
-      beginExit()
-    }
   }
 
-  func takeCleanAnswers() {
+  private func takeCleanAnswers() {
     for (number, answer) in cleaner.readAnswers() where answer != .ascii("+") {
       log.line("warning: qmail-clean unable to clean up foop/\(number)")
-    }
-    if !cleaner.isAlive {
-      log.alert("oh no! lost qmail-clean connection! dying...")
-      beginExit()
     }
   }
 

@@ -172,6 +172,5 @@ extension Daemon {
   func eliminate(_ number: MessageNumber) {
     startScan?.forget(number)
     cleaner.request(number)
-    if !cleaner.isAlive { takeCleanAnswers() }
   }
 }
