@@ -22,7 +22,7 @@ all: tiny
 # The installed programs: Embedded Swift, fully static (INTERNALS.md).
 tiny:
 	@setup/packages build
-	EMBEDDED=1 $(SWIFT) build -c release --scratch-path $(TINY)
+	EMBEDDED=1 $(SWIFT) build -c release --disable-local-rpath --scratch-path $(TINY)
 
 # Ordinary Swift, for development and tests.
 debug:
@@ -43,11 +43,12 @@ man-lint:
 	@setup/packages check
 	mandoc -T lint -W warning man/*.[1-8]
 
-check:
-	@setup/packages build run check
+check: deps
 	@$(PYTHON) setup/check
 
-install: tiny
+# Under sudo there may be no toolchain: then what `make` has built is installed.
+install:
+	@if command -v swift >/dev/null; then $(MAKE) --no-print-directory tiny; fi
 	setup/install "$(TARGET)"
 
 # ./var/apus, rootless, in the foreground until Ctrl-C; RUN_ONCE=1 stops after the first two messages.

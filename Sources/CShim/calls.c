@@ -8,7 +8,6 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +24,6 @@
 // Files
 
 int sys_open(const char *path, int flags, unsigned mode) { return open(path, flags | O_CLOEXEC, mode); }
-int sys_openat(int directory, const char *path, int flags, unsigned mode) {
-  return openat(directory, path, flags | O_CLOEXEC, mode);
-}
 int sys_close(int fd) { return close(fd); }
 long sys_read(int fd, void *buffer, size_t size) { return read(fd, buffer, size); }
 long sys_write(int fd, const void *buffer, size_t size) { return write(fd, buffer, size); }
@@ -70,7 +66,6 @@ int sys_lstat(const char *path, struct shim_stat *out) {
 int sys_link(const char *from, const char *to) { return link(from, to); }
 int sys_unlink(const char *path) { return unlink(path); }
 int sys_rename(const char *from, const char *to) { return rename(from, to); }
-int sys_mkdir(const char *path, unsigned mode) { return mkdir(path, mode); }
 int sys_chdir(const char *path) { return chdir(path); }
 int sys_flock(int fd, int operation) { return flock(fd, operation); }
 int sys_fcntl_lock(int fd, int wait) {
@@ -115,25 +110,17 @@ int shim_exit_status(int status) { return WEXITSTATUS(status); }
 int shim_term_signal(int status) { return WIFSIGNALED(status) ? WTERMSIG(status) : 0; }
 int sys_kill(int pid, int signal) { return kill(pid, signal); }
 int sys_getpid(void) { return getpid(); }
-int sys_getppid(void) { return getppid(); }
 unsigned sys_getuid(void) { return getuid(); }
 unsigned sys_geteuid(void) { return geteuid(); }
 unsigned sys_getgid(void) { return getgid(); }
 int sys_setuid(unsigned uid) { return setuid(uid); }
 int sys_setgid(unsigned gid) { return setgid(gid); }
 int sys_setgroups(const unsigned *gids, int count) { return setgroups(count, gids); }
-int sys_setsid(void) { return setsid(); }
 
 // Signals
 
 int sys_ignore(int number) { return signal(number, SIG_IGN) == SIG_ERR ? -1 : 0; }
 int sys_default(int number) { return signal(number, SIG_DFL) == SIG_ERR ? -1 : 0; }
-int sys_block(int number) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, number);
-  return sigprocmask(SIG_BLOCK, &set, NULL);
-}
 int sys_unblock_all(void) {
   sigset_t none;
   sigemptyset(&none);
@@ -287,10 +274,6 @@ int sys_socket_error(int fd) {
   int code = 0;
   socklen_t size = sizeof code;
   return getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) == -1 ? errno : code;
-}
-int sys_tcp_nodelay(int fd) {
-  int on = 1;
-  return setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 int sys_is_own_address(const char *text) {
   union address wanted;

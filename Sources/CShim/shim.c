@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 int shim_errno(void) { return errno; }
-void shim_set_errno(int code) { errno = code; }
 const char *shim_strerror(int code) {
   const char *text = strerrordesc_np(code);
   return text ? text : "unknown error";
@@ -26,7 +25,6 @@ const char *shim_argv(int index) { return index >= 0 && index < argument_count ?
 const char *shim_getenv(const char *name) { return getenv(name); }
 int shim_setenv(const char *name, const char *value) { return setenv(name, value, 1); }
 int shim_unsetenv(const char *name) { return unsetenv(name); }
-int shim_clearenv(void) { return clearenv(); }
 _Noreturn void shim_exit(int status) { _exit(status); }
 
 // `make install` replaces the whole section with objcopy --update-section; volatile,

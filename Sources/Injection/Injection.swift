@@ -59,9 +59,6 @@ public struct Injection: ~Copyable {
     self.rejection = Input(rejection.takeReading())
   }
 
-  /// Pid of the queue program.
-  public var queuePid: Int32 { pid }
-
   /// Adds to the message's text. An error is kept for ``finish()``.
   public mutating func put(_ bytes: ArraySlice<UInt8>) {
     guard !broken else { return }

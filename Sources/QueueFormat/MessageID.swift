@@ -78,6 +78,9 @@ public struct MessageID: Equatable, Sendable {
     guard let invocation = lines.popFirst(), rootless || Bytes(invocation).contains(MessageID.fromNetwork) else {
       return nil
     }
+    // Rootless, queue's line does not tell smtpd from others. What is forwarded or sent again brings the Received line of
+    // its former life, but below fields of its own.
+    if rootless, lines.first?.hasPrefixIgnoringCase("received:") != true { return nil }
     while let line = lines.first, !line.isEmpty, !line.hasPrefixIgnoringCase("received:") { lines.removeFirst() }
     guard let first = lines.popFirst(), !first.isEmpty else { return nil }
     var field = Bytes(first)

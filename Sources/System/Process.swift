@@ -19,10 +19,9 @@ public enum Child {
   ///
   /// The child starts with no signal blocked and SIGPIPE at its default. Every descriptor that was
   /// opened here is closed by the exec; `Descriptors.install` gives it those it shall have.
+  /// - Parameter keepingBlocked: signals that this process has blocked stay so in the child; for children that execute
+  ///   nothing, and should not feel what is meant for their parent.
   /// - Returns: the child's process id.
-  ///
-  /// - Parameter keepingBlocked: signals that this process has blocked stay so in the child. For children that execute
-  ///   nothing and should not feel what is meant for their parent.
   public static func start(keepingBlocked: Bool = false, _ body: () -> Int32) throws(SystemError) -> Int32 {
     let pid = sys_fork()
     if pid < 0 { throw SystemError("fork") }

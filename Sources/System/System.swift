@@ -99,7 +99,6 @@ public struct FileStatus {
   }
 
   public var isRegularFile: Bool { mode & 0o170000 == 0o100000 }
-  public var isDirectory: Bool { mode & 0o170000 == 0o040000 }
 }
 
 /// Operations on names.
@@ -153,10 +152,6 @@ public enum Files {
       if error.isAbsence { return false }
       throw error
     }
-  }
-
-  public static func makeDirectory(_ path: Path, mode: UInt32) throws(SystemError) {
-    guard path.withCString({ sys_mkdir($0, mode) }) == 0 else { throw SystemError("mkdir") }
   }
 
   /// Makes the entries of a directory durable (fsync on the directory).

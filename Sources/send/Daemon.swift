@@ -131,6 +131,7 @@ final class Daemon {
       if let first = troubled.first { wake = min(wake, first.time) }
       if let first = finished.first, bounceInjections.count < Pace.bounceInjections { wake = min(wake, first.time) }
       if cleanup == nil { wake = min(wake, nextCleanup) }
+      if let nextLook = startScan?.nextLook { wake = min(wake, nextLook) }
     }
     var milliseconds = wake <= now ? 0 : (wake - now + Pace.slop) * 1000
     if let rest = farewell.rest { milliseconds = min(milliseconds, rest) }
@@ -216,7 +217,7 @@ final class Daemon {
         if remote { channels[Channel.remote.rawValue].schedule.insert(number, at: now) }
         if !local && !remote { finished.insert(number, at: now) }
       case .ready: startScan?.isWalking = true
-      case .scanDone: startScan = nil
+      case .scanDone: settleStartScan()
       }
     }
   }

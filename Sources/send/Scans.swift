@@ -43,15 +43,18 @@ struct SplitWalk: ~Copyable {
 
 /// Finds the messages that were in S5 when send started, while todo is at work already.
 ///
-/// The walk begins when todo says that it is alone: what the todo of a killed send still makes of todo/ would else be
-/// seen by neither of the new two.
-///
-/// A message may be seen here and be reported by todo as well. Whoever comes first claims its number; the claims are
-/// kept until todo has confirmed that nothing it sent during the walk is still in the pipe.
+/// The walk begins when todo says that it is alone: until then the todo of a killed send may make S5 of messages that
+/// neither of the new two would hear of. A message may be seen here and be reported by todo as well; whoever comes first
+/// claims its number. One that still has its todo/ entry is left to todo, and looked at once more at the end, because the
+/// entry may be gone by the hand of a clean that was left behind. The claims are kept until todo has confirmed that
+/// nothing it sent during the walk is still in the pipe, and all that was left to it is settled.
 final class StartScan {
   private var walk = SplitWalk("info")
   private var claimed: Set<MessageNumber> = []
+  private var left: [MessageNumber] = []
   var isWalking = false
+  /// When what was left to todo is looked at again; nil until todo has confirmed.
+  private(set) var nextLook: Int64?
 
   /// - Returns: false if the number is claimed already.
   func claim(_ number: MessageNumber) -> Bool { claimed.insert(number).inserted }
@@ -60,6 +63,28 @@ final class StartScan {
   func forget(_ number: MessageNumber) { claimed.remove(number) }
 
   func next() -> SplitWalk.Step { walk.next() }
+
+  /// A message in info/: claims it if it is in S5.
+  func meet(_ number: MessageNumber) -> Bool {
+    // todo/ first: once its name is gone the info file is final.
+    guard let isQueued = try? Files.exists(QueuePath.todo(number)), !isQueued else {
+      left.append(number)
+      return false
+    }
+    guard let isThere = try? Files.exists(QueuePath.info(number)), isThere else { return false }
+    return claim(number)
+  }
+
+  /// Looks again at what was left to todo, and has not been reported since.
+  /// - Returns: what is to be scheduled now. When nothing stays ``isSettled``.
+  func lookAgain(at now: Int64) -> [MessageNumber] {
+    nextLook = now + Pace.systemFailure
+    let unreported = left.filter { !claimed.contains($0) }
+    left = []
+    return unreported.filter { meet($0) }
+  }
+
+  var isSettled: Bool { left.isEmpty }
 }
 
 /// A walk over mess/ for what died in S2 or S3 (spec queue.md 10).
@@ -82,16 +107,14 @@ final class CleanupPass {
 
 extension Daemon {
   func continueStartScan() {
-    guard let scan = startScan, scan.isWalking else { return }
+    guard let scan = startScan else { return }
+    if let nextLook = scan.nextLook, Clock.now() >= nextLook { settleStartScan() }
+    guard scan.isWalking else { return }
     for _ in 0..<Pace.entriesPerTurn {
       switch scan.next() {
       case .nothing: continue
       case .message(let number):
-        // todo/ first: once its name is gone the info file is final.
-        guard let isQueued = try? Files.exists(QueuePath.todo(number)), !isQueued,
-          let isThere = try? Files.exists(QueuePath.info(number)), isThere, scan.claim(number)
-        else { continue }
-        schedule(number)
+        if scan.meet(number) { schedule(number) }
       case .trouble(let directory):
         log.line("alert: unable to opendir ", directory.bytes + Bytes(", sleeping..."))
         log.flush()
@@ -104,6 +127,13 @@ extension Daemon {
       }
     }
     workIsLeft()
+  }
+
+  /// todo has confirmed that the walk is over, or it is time for another look.
+  func settleStartScan() {
+    guard let scan = startScan else { return }
+    for number in scan.lookAgain(at: Clock.now()) { schedule(number) }
+    if scan.isSettled { startScan = nil }
   }
 
   func continueCleanup() {

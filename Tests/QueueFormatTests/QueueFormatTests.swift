@@ -88,5 +88,6 @@ import Testing
     #expect(id(head(network, "Received: id \(ours.dropLast())!; x\n")) == none)
     #expect(id(head(network, "Received:;\n")) == none)
     #expect(id([]) == none)
+    #expect(id(head(script, "Delivered-To: a@b\n" + field), rootless: true) == none)
   }
 }

@@ -70,7 +70,7 @@ def free_port(address="127.0.0.1"):
 def install(home, build=BUILD):
     """A rootless home made by the project's installer."""
     done = subprocess.run(
-        ["sh", str(ROOT / "setup" / "install"), str(home)], env=dict(os.environ, ROOTLESS="1", BUILD=str(build)),
+        ["sh", str(ROOT / "setup" / "install"), str(home), str(build)], env=dict(os.environ, ROOTLESS="1"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
     )
     assert done.returncode == 0, f"setup/install failed:\n{done.stdout.decode(errors='replace')}"
@@ -262,14 +262,16 @@ class Home:
         return not self.queue_files()
 
     def enqueue(self, message, sender, recipients):
-        """Hands a message to bin/apus-queue; returns its number."""
-        before = {name.rsplit("/", 1)[-1] for name in self.queue_files() if name.startswith("mess/")}
-        code = run_queue(self, message, envelope(sender, recipients)).returncode
-        assert code == 0, f"queue exits {code}"
-        after = {name.rsplit("/", 1)[-1] for name in self.queue_files() if name.startswith("mess/")}
-        new = after - before
-        assert len(new) == 1, new
-        return int(new.pop())
+        """Hands a message to bin/apus-queue; returns its number, which is only certain while nothing runs."""
+        done = run_queue(self, message, envelope(sender, recipients))
+        assert done.returncode == 0, f"queue exits {done.returncode}"
+        for file in (self.queue / "todo").iterdir():
+            try:
+                if b"\0p%d\0" % done.pid in file.read_bytes():
+                    return int(file.name)
+            except FileNotFoundError:
+                pass
+        return None
 
     def put(self, state, message=b"x\n", sender="s@elsewhere.test", local=(), remote=(), recipients=(),
             birth=None, next_local=None, next_remote=None, qp=4711, uid=None, bounce=None, queue_line=True):
@@ -358,7 +360,7 @@ def run_queue(home, message, envelope, program=None, timeout=60, **more):
     """Runs queue with message and envelope (bytes or a descriptor number); a CompletedProcess."""
     process, feeds = start_queue(home, message, envelope, program, **more)
     try:
-        process.returncode_ = process.wait(timeout)
+        process.wait(timeout)
     finally:
         with contextlib.suppress(ProcessLookupError):
             if process.poll() is None:
@@ -368,7 +370,9 @@ def run_queue(home, message, envelope, program=None, timeout=60, **more):
         if feed.hold:
             os.close(feed.writing)
         feed.thread.join(10)
-    return subprocess.CompletedProcess([], process.returncode)
+    done = subprocess.CompletedProcess([], process.returncode)
+    done.pid = process.pid
+    return done
 
 
 def start_queue(home, message, envelope, program=None, hold_message=False, hold_envelope=False, env=None, **more):
@@ -571,6 +575,12 @@ class Apus:
             if service.process:
                 service.process.wait(5)
 
+    def enqueue(self, message, sender="s@elsewhere.test", recipients=(f"user@{LOCAL}",)):
+        """Hands a message to queue while all runs; returns its number, from the log."""
+        done = run_queue(self.home, message, envelope(sender, recipients))
+        assert done.returncode == 0, f"queue exits {done.returncode}"
+        return int(self.log.expect(rf"^info msg (\d+): .* qp {done.pid} uid ")[0][1])
+
     def smtp(self, timeout=30):
         return smtplib.SMTP("127.0.0.1", self.port, "client.test", timeout=timeout)
 
@@ -582,7 +592,7 @@ class Apus:
             for recipient in recipients:
                 code, text = client.rcpt(recipient)
                 assert code == 250, (recipient, code, text)
-            code, text = client.data(message)
+            code, text = client.data(re.sub(rb"\r?\n", b"\r\n", message))
             assert code == 250, text
             return text.decode()
 

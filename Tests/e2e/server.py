@@ -9,8 +9,20 @@ from dataclasses import dataclass, field
 
 from apus import free_port
 
-CLOSE = object()  # ends the connection instead of replying
-HANG = object()  # never replies
+
+
+class Instead:
+    """What a server does instead of replying; with a name that is the same in every process, for pytest."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __repr__(self):
+        return self.name
+
+
+CLOSE = Instead("CLOSE")  # ends the connection
+HANG = Instead("HANG")  # never replies
 
 DEFAULT = {
     "connect": b"220 server.test ESMTP\r\n",

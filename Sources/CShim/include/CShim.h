@@ -19,14 +19,12 @@
 // Errors, arguments, environment, installation -------------------------------
 
 int shim_errno(void);
-void shim_set_errno(int code);
 const char *shim_strerror(int code);
 int shim_argc(void);
 const char *shim_argv(int index);
 const char *shim_getenv(const char *name);
 int shim_setenv(const char *name, const char *value);
 int shim_unsetenv(const char *name);
-int shim_clearenv(void);
 _Noreturn void shim_exit(int status);
 
 // The text that `make install` writes into the ELF section .apus.home of every
@@ -45,7 +43,6 @@ struct shim_stat {
 };
 
 int sys_open(const char *path, int flags, unsigned mode);
-int sys_openat(int directory, const char *path, int flags, unsigned mode);
 int sys_close(int fd);
 long sys_read(int fd, void *buffer, size_t size);
 long sys_write(int fd, const void *buffer, size_t size);
@@ -61,7 +58,6 @@ int sys_lstat(const char *path, struct shim_stat *out);
 int sys_link(const char *from, const char *to);
 int sys_unlink(const char *path);
 int sys_rename(const char *from, const char *to);
-int sys_mkdir(const char *path, unsigned mode);
 int sys_chdir(const char *path);
 int sys_flock(int fd, int operation);
 int sys_fcntl_lock(int fd, int wait);           // exclusive, whole file
@@ -91,20 +87,17 @@ int shim_exit_status(int status);
 int shim_term_signal(int status);
 int sys_kill(int pid, int signal);
 int sys_getpid(void);
-int sys_getppid(void);
 unsigned sys_getuid(void);
 unsigned sys_geteuid(void);
 unsigned sys_getgid(void);
 int sys_setuid(unsigned uid);
 int sys_setgid(unsigned gid);
 int sys_setgroups(const unsigned *gids, int count);
-int sys_setsid(void);
 
 // Signals ------------------------------------------------------------------------
 
 int sys_ignore(int signal);
 int sys_default(int signal);
-int sys_block(int signal);
 int sys_unblock_all(void);
 int sys_signalfd(const int *signals, int count);  // blocks them too; non-blocking, close-on-exec
 int sys_signalfd_take(int fd);                    // next signal number, 0 if none, -1 on error
@@ -137,7 +130,6 @@ int sys_accept_tcp(int fd, char *peer, unsigned *peer_port, char *local, unsigne
 int sys_socket_tcp(const char *address);           // non-blocking, close-on-exec
 int sys_connect_tcp(int fd, const char *address, unsigned port);
 int sys_socket_error(int fd);                      // SO_ERROR: 0 or an errno
-int sys_tcp_nodelay(int fd);
 // 1 if `address` is one of this machine's (interfaces that are up, 0.0.0.0, 127/8, ::, ::1).
 int sys_is_own_address(const char *address);
 int shim_is_address(const char *text);             // 4, 6 or 0
