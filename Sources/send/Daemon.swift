@@ -86,6 +86,7 @@ final class Daemon {
       }
       sayFarewell()
       syncMarks()
+      noticeLosses()
       log.flush()
 
       wait.reset()
@@ -159,6 +160,7 @@ final class Daemon {
   func beginExit() {
     guard !isExiting else { return }
     isExiting = true
+    hasMore = true  // perhaps there is nothing to wait for
     todo.order(.exit)
     logStatus()
   }

@@ -166,6 +166,10 @@ import Testing
       Issue.record("L")
       return
     }
+    guard case .ready = TodoLink.parse(Bytes("R")[...]) else {
+      Issue.record("todo has not said that it is alone")
+      return
+    }
     for text in ["", "D", "DB", "DBx", "DZ1", "Q", "DB1x"] { #expect(TodoLink.parse(Bytes(text.utf8)[...]) == nil) }
   }
 }

@@ -447,6 +447,8 @@ class Service:
         self.name, self._start = name, start
         self.process = None
         self.restarts = 0
+        #: How each run ended that was followed by another one.
+        self.codes = []
         self._lock = threading.Lock()
         self._wanted = False
         self._watcher = None
@@ -460,11 +462,12 @@ class Service:
 
     def _watch(self):
         while self._wanted:
-            self.process.wait()
+            code = self.process.wait()
             time.sleep(0.1)
             with self._lock:
                 if self._wanted:
                     self.restarts += 1
+                    self.codes.append(code)
                     self.process = self._start()
 
     def unwatch(self):
