@@ -33,14 +33,20 @@ public struct Control {
   public init() throws(ControlError) {
     let first = try Control.contents("control/me").map(Control.firstLine)
     me = first
+    if let first { check(first, of: "control/me") }
   }
 
   /// The first line without trailing blanks; nil if the file is absent.
   public mutating func line(_ file: StaticString) throws(ControlError) -> Bytes? {
     guard let text = try Control.contents(file) else { return nil }
     let line = Control.firstLine(text)
-    if line.last == .cr { warn(file, "line 1 ends with CR") }
+    check(line, of: file)
     return line
+  }
+
+  private mutating func check(_ line: Bytes, of file: StaticString) {
+    if line.last == .cr { warn(file, "line 1 ends with CR") }
+    if let first = line.first, first.isBlank { warn(file, "line 1 starts with a blank") }
   }
 
   /// The first line; without the file that of `control/me`; without both `standIn`.

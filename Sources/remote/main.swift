@@ -33,8 +33,8 @@ struct Settings {
       guard let name = try control.line("control/helohost") ?? control.me, !name.isEmpty else {
         throw ControlError(file: "control/me", cause: SystemError("open", code: ENOENT))
       }
-      // Goes out as a command's argument, which a stray CR of the file must not end.
-      ownName = name.map { $0 <= 32 || $0 == 127 ? .ascii("?") : $0 }
+      // Goes out as a command's argument, which a stray CR of the file must not end; a name is ASCII.
+      ownName = name.map { $0 <= 32 || $0 >= 127 ? .ascii("?") : $0 }
       routes = ControlMap(try control.list("control/smtproutes") ?? [])
       connectTimeout = Settings.milliseconds(try control.number("control/timeoutconnect", 60))
       dialogTimeout = Settings.milliseconds(try control.number("control/timeoutremote", 1200))

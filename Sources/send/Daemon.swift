@@ -271,9 +271,9 @@ final class Daemon {
     let now = Clock.now()
     var trouble = QueuePath.recipients(number, channel)
     do throws(SystemError) {
-      let recipients = try Descriptor.open(trouble, O_RDONLY)
+      let recipients = try Descriptor.open(trouble, O_RDONLY | O_NONBLOCK)
       trouble = QueuePath.info(number)
-      let info = try Descriptor.open(trouble, O_RDONLY)
+      let info = try Descriptor.open(trouble, O_RDONLY | O_NONBLOCK)
       let birth = try info.status().modified
       let sender = InfoRecord.sender(in: try info.readToEnd(limit: 65536))
       guard let sender else { throw SystemError("read", code: EPROTO) }
@@ -296,8 +296,12 @@ final class Daemon {
       log.warning("trouble reading", path(of: job, channel), "; will try again later")
       return endPass(job, channel, complete: false)
     }
-    // A last record without NUL is no record.
-    guard let record, record.last == 0 else { return endPass(job, channel, complete: true) }
+    guard let record else { return endPass(job, channel, complete: true) }
+    // Cut off, or longer than any address: nobody knows for whom, but the file must not end for it.
+    guard record.last == 0 else {
+      log.warning("unknown record type in", path(of: job, channel), "!")
+      return endPass(job, channel, complete: false)
+    }
     let offset = job.offset
     job.offset += Int64(record.count)
     switch record[0] {

@@ -116,7 +116,7 @@ struct Preprocessor: ~Copyable {
   mutating func preprocess(_ number: MessageNumber) throws(Setback) -> Preprocessed {
     let todoPath = QueuePath.todo(number)
     let file: Descriptor
-    do throws(SystemError) { file = try Descriptor.open(todoPath, O_RDONLY) } catch {
+    do throws(SystemError) { file = try Descriptor.open(todoPath, O_RDONLY | O_NONBLOCK) } catch {
       throw Setback("unable to open", todoPath)
     }
     let mess: MessFile

@@ -604,6 +604,14 @@ class Apus:
         )
 
 
+def assert_no_crash(apus):
+    """No program died of a signal: listen, the spawners, and send say so when one does."""
+    assert not re.search(r"event=end .*signal=", apus.smtp_log.text()), apus.smtp_log.text()[-2000:]
+    for word in ("crashed", "oh no!", "internal bug", "qmail-lspawn bug"):
+        assert word not in apus.log.text(), apus.log.text()[-2000:]
+    assert "crashed" not in apus.smtp_log.text()
+
+
 REPLY = r"ok (?P<time>\d+) qp (?P<qp>\d+) id (?P<id>[0-9A-HJKMNP-TV-Z]{26})"
 
 
