@@ -227,6 +227,7 @@ class SystemCalls:
         self.strace.wait(timeout=60)
         with open(self.file) as lines:
             for fields in (line.split() for line in lines):
-                if len(fields) >= 2 and re.fullmatch(r"\w+", fields[0]) and fields[1].isdigit() and fields[0] != "total":
-                    failed = int(fields[2]) if len(fields) > 2 and fields[0] == "execve" else 0
-                    self.counts[fields[0]] = int(fields[1]) - failed
+                if len(fields) < 2 or not fields[1].isdigit() or fields[0] == "total":
+                    continue
+                failed = int(fields[2]) if len(fields) > 2 and fields[0] == "execve" else 0
+                self.counts[fields[0]] = int(fields[1]) - failed

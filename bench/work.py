@@ -16,7 +16,10 @@ class Failed(Exception):
 
 
 def wait_for(what, done, cap, every=0.01):
-    """Waits until done() is true, which means that `what` is there; looks seldom enough to cost at most a twentieth of one processor."""
+    """Waits until done() is true, which means that `what` is there.
+
+    Looks seldom enough to cost at most a twentieth of one processor.
+    """
     end = time.monotonic() + cap
     while True:
         start = time.monotonic()
@@ -37,7 +40,8 @@ class Clients:
 
     def __init__(self, *commands, **more):
         self.processes = [
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)
             for command in commands]
 
     def wait(self, cap):
@@ -131,7 +135,7 @@ def carry(peer, n, clients, arrived, cap, inside=False):
     return row
 
 
-# --- scenarios: (peer, options) -> row ------------------------------------------------------------------------------------
+# --- scenarios: (peer, options) -> row --------------------------------------------------------------------------------
 
 def inbound(peer, options, one_connection=True):
     fresh(peer)
@@ -249,7 +253,7 @@ SCENARIOS = {
 }
 
 
-# --- limits of the machine ----------------------------------------------------------------------------------------------
+# --- limits of the machine --------------------------------------------------------------------------------------------
 
 def in_company(processes, each, action):
     """Calls action(process, i) `each` times in each of `processes` processes; returns calls per second."""
