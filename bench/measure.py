@@ -11,7 +11,7 @@ PAGE = os.sysconf("SC_PAGESIZE")
 
 
 def cgroup_trees():
-    """Where the control groups are mounted: {'v2': path, 'cpuacct': path, 'memory': path}, as far as they exist."""
+    """Where the control groups are mounted: {'v2': path, 'cpu': path, ...}, as far as they exist."""
     trees = {}
     with open("/proc/self/mounts") as mounts:
         for line in mounts:
@@ -19,8 +19,31 @@ def cgroup_trees():
             if kind == "cgroup2":
                 trees["v2"] = path
             elif kind == "cgroup":
-                trees.update({name: path for name in ("cpuacct", "memory") if name in options.split(",")})
+                trees.update({name: path for name in ("cpu", "cpuacct", "memory") if name in options.split(",")})
     return trees
+
+
+class Share:
+    """One scheduling group with a large weight for all that runs here, clients too, where the v1 tree has such groups.
+
+    Without it the kernel may share the processors out by session, and mail systems make different numbers of these.
+    """
+
+    def __init__(self):
+        self.root = cgroup_trees().get("cpu")
+        if self.root:
+            os.makedirs(self.root + "/apus-bench", exist_ok=True)
+            self._write("/apus-bench/cpu.shares", "262144")
+            self._write("/apus-bench/cgroup.procs", "0")
+
+    def leave(self):
+        if self.root:
+            self._write("/cgroup.procs", "0")
+            os.rmdir(self.root + "/apus-bench")
+
+    def _write(self, file, text):
+        with open(self.root + file, "w") as control:
+            control.write(text)
 
 
 class Group:
@@ -29,6 +52,8 @@ class Group:
     def __init__(self, name):
         self.dirs = {}
         for tree, path in cgroup_trees().items():
+            if tree == "cpu":
+                continue
             if tree == "v2" and os.path.exists(path + "/cgroup.subtree_control"):
                 try:
                     with open(path + "/cgroup.subtree_control", "w") as control:
