@@ -206,15 +206,18 @@ class Span:
 
 
 class Tracepoints:
-    """Exact counts of fsync, exec and fork on the whole machine by perf; `counts` stays {} without perf."""
+    """Exact counts of fsync, exec and fork in a group by perf; `counts` stays {} without perf or a v2 tree."""
     EVENTS = ("syscalls:sys_enter_fsync", "syscalls:sys_enter_fdatasync", "syscalls:sys_enter_syncfs",
               "sched:sched_process_exec", "sched:sched_process_fork")
 
-    def __init__(self, scratch):
-        self.file, self.counts, self.perf = scratch + "/perf.out", {}, None
+    def __init__(self, group, scratch):
+        self.group, self.file, self.counts, self.perf = group, scratch + "/perf.out", {}, None
 
     def __enter__(self):
         command = ["perf", "stat", "-a", "-x", ",", "-o", self.file, "-e", ",".join(self.EVENTS)]
+        if "v2" not in self.group.dirs:
+            return self
+        command += ["-G", ",".join([os.path.basename(self.group.dirs["v2"])] * len(self.EVENTS))]
         try:
             self.perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(0.7)
@@ -229,8 +232,8 @@ class Tracepoints:
         self.perf.wait(timeout=20)
         with open(self.file) as lines:
             for fields in (line.split(",") for line in lines):
-                if len(fields) > 2 and fields[0].isdigit():
-                    self.counts[re.sub(r".*(sys_enter|sched_process)_", "", fields[2])] = int(fields[0])
+                if len(fields) > 2 and fields[0].isdigit() or fields[0] == "<not counted>":
+                    self.counts[re.sub(r".*(sys_enter|sched_process)_", "", fields[2])] = int(fields[0].replace("<not counted>", "0"))
 
 
 class SystemCalls:

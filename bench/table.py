@@ -45,7 +45,7 @@ def compared(rows, peers, columns, value):
 
 def profile(rows, peers):
     names = {"fsync": "fsync", "fdatasync": "fdatasync", "syncfs": "syncfs", "exec": "exec", "fork": "fork"}
-    out = ["Whole machine, by tracepoints; the client makes none of these.", ""]
+    out = ["Of its own processes, by tracepoints.", ""]
     out += compared(rows, peers, names, lambda row, key: row["perf"].get(key))
     disk = {key: title for key, title in COLUMNS.items() if key.startswith("disk_")}
     out += compared(rows, peers, disk, lambda row, key: row.get(key))

@@ -232,7 +232,7 @@ def profile(peer, options):
         empty_maildirs(peer.scratch)
         return carry(peer, n, lambda: smtp_source(peer, n, options.sessions, options.size, f"{USER}@{LOCAL}", True),
                      lambda: delivered(peer.scratch), options.cap)
-    with Tracepoints(peer.scratch) as events:
+    with Tracepoints(peer.group, peer.scratch) as events:
         row = once()
     with SystemCalls(peer.group, peer.scratch) as calls:
         once()
