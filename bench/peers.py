@@ -81,7 +81,7 @@ class Peer:
             except OSError:
                 pass
             if time.monotonic() > end:
-                raise RuntimeError(f"{self.name} does not answer on port {self.port}; see {self.scratch}/{self.name}.out")
+                raise RuntimeError(f"no answer on port {self.port}; see {self.scratch}/{self.name}.out")
             time.sleep(0.01)
 
     def stop(self):

@@ -33,7 +33,8 @@ def compared(rows, peers, columns, value):
     ratios = [("apus", peer) for peer in peers if peer != "apus"] if "apus" in peers else []
     out = []
     for key, title in columns.items():
-        values = {peer: [v for r in rows if r["peer"] == peer and (v := value(r, key)) is not None] for peer in peers}
+        values = {peer: [value(r, key) for r in rows if r["peer"] == peer] for peer in peers}
+        values = {peer: [v for v in all_of if v is not None] for peer, all_of in values.items()}
         if not any(values.values()):
             continue
         median = {peer: statistics.median(v) for peer, v in values.items() if v}
@@ -44,24 +45,26 @@ def compared(rows, peers, columns, value):
 
 def profile(rows, peers):
     names = {"fsync": "fsync", "fdatasync": "fdatasync", "syncfs": "syncfs", "exec": "exec", "fork": "fork"}
-    out = ["Whole machine, by tracepoints; the client makes none of these.", ""]
+    out = ["Of its own processes, by tracepoints.", ""]
     out += compared(rows, peers, names, lambda row, key: row["perf"].get(key))
-    out += compared(rows, peers, {k: v for k, v in COLUMNS.items() if k.startswith("disk_")}, lambda row, key: row.get(key))
+    disk = {key: title for key, title in COLUMNS.items() if key.startswith("disk_")}
+    out += compared(rows, peers, disk, lambda row, key: row.get(key))
     calls = {}
     for row in rows:
         for name in list(row["strace"])[:12]:
             calls[name] = max(calls.get(name, 0), row["strace"][name])
     out += ["System calls of its own processes, by strace (slowed down by it: counts, not times).", ""]
     columns = {"": "all"} | {name: name for name in sorted(calls, key=calls.get, reverse=True)}
-    return out + compared(rows, peers, columns, lambda row, key: row["strace"].get(key, 0) if key else row["system_calls_per_msg"])
+    return out + compared(
+        rows, peers, columns, lambda row, key: row["strace"].get(key, 0) if key else row["system_calls_per_msg"])
 
 
 HEAD = """\
 # Results of bench/run
 
-Medians (min–max) of interleaved rounds. Repeat it with the command below, as root, on an otherwise idle machine; what the
-figures mean stands in README.md. The rates of two machines, or of two days on a virtual one, cannot be compared; the
-ratios within one table can.
+Medians (min–max) of interleaved rounds. Repeat it with the command below, as root, on an otherwise idle machine; what
+the figures mean stands in README.md. The rates of two machines, or of two days on a virtual one, cannot be compared;
+the ratios within one table can.
 
 Not level between the systems:
 - Durability. Apus answers 250 after syncing files **and** their directories, at every step of the queue and in the
@@ -82,8 +85,8 @@ def report(rows):
     if measured:
         out += ["## The machine without a mail system", ""]
         names = list(dict.fromkeys(name for row in measured for name in row["limits"]))
-        out += markdown(["per second", "median (min–max)"],
-                        [[name, spread([r["limits"][name] for r in measured if name in r["limits"]])] for name in names])
+        values = [[name, spread([r["limits"][name] for r in measured if name in r["limits"]])] for name in names]
+        out += markdown(["per second", "median (min–max)"], values)
     runs = [r for r in rows if r["kind"] == "run"]
     for scenario, work in dict.fromkeys((r["scenario"], r["work"]) for r in runs):
         group = [r for r in runs if (r["scenario"], r["work"]) == (scenario, work)]

@@ -15,8 +15,11 @@ class Failed(Exception):
     """The work was not finished, or not in time."""
 
 
-def wait_for(done, cap, every=0.01):
-    """Waits until done() is true; looks seldom enough to cost at most a twentieth of one processor."""
+def wait_for(what, done, cap, every=0.01):
+    """Waits until done() is true, which means that `what` is there.
+
+    Looks seldom enough to cost at most a twentieth of one processor.
+    """
     end = time.monotonic() + cap
     while True:
         start = time.monotonic()
@@ -24,7 +27,7 @@ def wait_for(done, cap, every=0.01):
             return
         now = time.monotonic()
         if now > end:
-            raise Failed(f"not done after {cap:.0f} s")
+            raise Failed(f"{what} not there after {cap:.0f} s")
         time.sleep(max(every, 20 * (now - start)))
 
 
@@ -37,7 +40,8 @@ class Clients:
 
     def __init__(self, *commands, **more):
         self.processes = [
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)
             for command in commands]
 
     def wait(self, cap):
@@ -102,30 +106,36 @@ def fresh(peer, warm=20):
     empty_maildirs(peer.scratch)
     peer.start()
     smtp_source(peer, warm, 5, 1000, f"{USER}@{LOCAL}", False).wait(30)
-    wait_for(lambda: delivered(peer.scratch) == warm, 30)
-    wait_for(lambda: peer.queued() == 0, 15, 0.05)
+    wait_for("the first messages", lambda: delivered(peer.scratch) == warm, 30)
+    wait_for("an empty queue", lambda: peer.queued() == 0, 15, 0.05)
     empty_maildirs(peer.scratch)
 
 
-def carry(peer, n, clients, arrived, cap):
-    """Runs `clients()` and waits until arrived() == n and the queue is empty again."""
+def carry(peer, n, clients, arrived, cap, inside=False):
+    """Runs `clients()` and waits until arrived() == n and the queue is empty again.
+
+    inside: the clients are in the control group of the mail system, and counted as its own.
+    """
     span = Span(peer.group, peer.spool)
-    row = {}
+    row, client_cpu = {}, 0.0
     try:
-        client_cpu = clients().wait(cap)
+        client_cpu = clients().wait(cap) * (not inside)
         accepted = span.seconds()
-        wait_for(lambda: arrived() >= n, cap)
+        try:
+            wait_for("the last message", lambda: arrived() >= n, cap)
+        except Failed as failed:
+            raise Failed(f"{arrived()} of {n} arrived, {peer.queued()} queued: {failed}") from None
         done = span.seconds()
-        wait_for(lambda: peer.queued() == 0, 15, 0.05)
+        wait_for("an empty queue", lambda: peer.queued() == 0, 15, 0.05)
         row = {"accepted_per_s": n / accepted, "delivered_per_s": n / done}
     finally:
-        row |= span.finish(n, client_cpu if row else 0.0) | {"arrived": arrived()}
+        row |= span.finish(n, client_cpu) | {"arrived": arrived()}
     if row["arrived"] != n:
         raise Failed(f"{row['arrived']} arrived instead of {n}")
     return row
 
 
-# --- scenarios: (peer, options) -> row ------------------------------------------------------------------------------------
+# --- scenarios: (peer, options) -> row --------------------------------------------------------------------------------
 
 def inbound(peer, options, one_connection=True):
     fresh(peer)
@@ -161,11 +171,9 @@ def inject(peer, options):
         os.setgroups([])
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
-    row = carry(peer, each * options.parallel, lambda: Clients(
+    return carry(peer, each * options.parallel, lambda: Clients(
         *[["/bin/sh", "-c", script]] * options.parallel, preexec_fn=become_user, cwd="/"),
-        lambda: delivered(peer.scratch), options.cap)
-    row["client_cpu_s"] = 0.0
-    return row
+        lambda: delivered(peer.scratch), options.cap, inside=True)
 
 
 class OneMessage:
@@ -224,7 +232,7 @@ def profile(peer, options):
         empty_maildirs(peer.scratch)
         return carry(peer, n, lambda: smtp_source(peer, n, options.sessions, options.size, f"{USER}@{LOCAL}", True),
                      lambda: delivered(peer.scratch), options.cap)
-    with Tracepoints(peer.scratch) as events:
+    with Tracepoints(peer.group, peer.scratch) as events:
         row = once()
     with SystemCalls(peer.group, peer.scratch) as calls:
         once()
@@ -245,7 +253,7 @@ SCENARIOS = {
 }
 
 
-# --- limits of the machine ----------------------------------------------------------------------------------------------
+# --- limits of the machine --------------------------------------------------------------------------------------------
 
 def in_company(processes, each, action):
     """Calls action(process, i) `each` times in each of `processes` processes; returns calls per second."""
