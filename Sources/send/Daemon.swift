@@ -212,8 +212,12 @@ final class Daemon {
       switch message {
       case .log(let line): log.line("", line)
       case .queued(let number, let local, let remote):
-        if let startScan, !startScan.claim(number) { continue }
         let now = Clock.now()
+        if let startScan, !startScan.claim(number) {
+          // Met already. But what was met may be a leftover of this number, which waits for a mess file that was missing.
+          for channel in channels { channel.schedule.advance(number, to: now) }
+          continue
+        }
         if local { channels[Channel.local.rawValue].schedule.insert(number, at: now) }
         if remote { channels[Channel.remote.rawValue].schedule.insert(number, at: now) }
         if !local && !remote { finished.insert(number, at: now) }

@@ -20,7 +20,18 @@ struct Schedule {
 
   mutating func insert(_ number: MessageNumber, at time: Int64) {
     heap.append(Appointment(time: time, number: number))
-    var child = heap.count - 1
+    rise(heap.count - 1)
+  }
+
+  /// Makes a message due earlier than it was; nothing if it is not here. Looks at all of them.
+  mutating func advance(_ number: MessageNumber, to time: Int64) {
+    guard let index = heap.firstIndex(where: { $0.number == number && $0.time > time }) else { return }
+    heap[index].time = time
+    rise(index)
+  }
+
+  private mutating func rise(_ start: Int) {
+    var child = start
     while child > 0 {
       let parent = (child - 1) / 2
       if heap[parent].time <= heap[child].time { return }

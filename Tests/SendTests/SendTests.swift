@@ -40,6 +40,22 @@ import Testing
   }
 }
 
+extension ScheduleTests {
+  @Test("a message that is made due earlier comes before those that were due first")
+  func advance() {
+    var schedule = Schedule()
+    for number in 1...20 as ClosedRange<UInt64> { schedule.insert(number, at: Int64(number) * 10) }
+    schedule.advance(17, to: 5)
+    schedule.advance(3, to: 100)  // not earlier
+    schedule.advance(99, to: 0)  // not here
+    #expect(schedule.take(dueAt: 5) == 17)
+    #expect(schedule.take(dueAt: 30) == 1)
+    #expect(schedule.take(dueAt: 30) == 2)
+    #expect(schedule.take(dueAt: 30) == 3)
+    #expect(schedule.count == 16)
+  }
+}
+
 @Suite struct RetryTests {
   @Test("each pass that starts on time is the square of spec send.md 5", arguments: 1...80)
   func squares(attempt: Int64) {

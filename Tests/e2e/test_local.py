@@ -784,7 +784,7 @@ def test_accounts(several):
     nobody = pwd.getpwnam("nobody")
     for local in (b"root", b"nobody", b"nosuchuser-ext"):
         assert ask(local) == (0, [b"nobody", *(str(n).encode() for n in (nobody.pw_uid, nobody.pw_gid)),
-                                  nobody.pw_dir.encode(), b"-", local, b""])
+                                  str(several.path / "alias").encode(), b"-", local, b""])
 
 
 def test_missing_alias_user(several):
