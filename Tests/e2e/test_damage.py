@@ -116,8 +116,9 @@ def test_damaged_queue_files(home, apus, moment):
             expected.append(rf"warning: trouble opening {lay_out('info', damage)}; will try again later$")
         for damage in RECIPIENTS.values():
             expected.append(rf"warning: unknown record type in {lay_out('local', damage)}!$")
-        orphan = home.put("S5", local=["user@home.test"])
-        home.file("mess", orphan).unlink()
+        orphan = 4000000004  # no file system will give this number to another message meanwhile
+        home.file("info", orphan).write_bytes(b"Fs@x.test\0")
+        home.file("local", orphan).write_bytes(b"Tuser@home.test\0")
         expected.append(rf"warning: trouble opening mess/\d+/{orphan}; will try again later$")
         apus.start()
     with Peaks(home) as peaks:
@@ -127,6 +128,7 @@ def test_damaged_queue_files(home, apus, moment):
         wait(lambda: f"whole messages, there are {whole()}", lambda: whole() == 5)
         for pattern in expected:
             apus.log.expect("^" + pattern)
+        apus.log.expect("^end msg ", 5)
     peaks.check("send", "todo")
     daemons = home.pids("send", "todo")
     assert len(daemons) == 2

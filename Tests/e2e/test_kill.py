@@ -56,11 +56,11 @@ def one_program(name):
 
 
 def main_process(name):
-    """Pids of a program without its own children that have not become another program (yet)."""
+    """Pids of a program that we or send started: not its own children that have not become another program yet."""
 
     def pids(home):
-        found = home.pids(name)
-        return [pid for pid in found if parent_or_none(pid) not in found]
+        parents = {os.getpid()} if name in ("send", "listen") else set(home.pids("send"))
+        return [pid for pid in home.pids(name) if parent_or_none(pid) in parents]
 
     return pids
 
