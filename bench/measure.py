@@ -232,8 +232,9 @@ class Tracepoints:
         self.perf.wait(timeout=20)
         with open(self.file) as lines:
             for fields in (line.split(",") for line in lines):
-                if len(fields) > 2 and fields[0].isdigit() or fields[0] == "<not counted>":
-                    self.counts[re.sub(r".*(sys_enter|sched_process)_", "", fields[2])] = int(fields[0].replace("<not counted>", "0"))
+                if len(fields) > 2 and (fields[0].isdigit() or fields[0] == "<not counted>"):
+                    name = re.sub(r".*(sys_enter|sched_process)_", "", fields[2])
+                    self.counts[name] = int(fields[0]) if fields[0].isdigit() else 0
 
 
 class SystemCalls:

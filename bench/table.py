@@ -60,7 +60,7 @@ def profile(rows, peers):
 
 
 HEAD = """\
-# Results of bench/run
+# Results of bench/run: Apus and Postfix
 
 Medians (min–max) of interleaved rounds. Repeat it with the command below, as root, on an otherwise idle machine; what
 the figures mean stands in README.md. The rates of two machines, or of two days on a virtual one, cannot be compared;
@@ -76,11 +76,21 @@ Not level between the systems:
 
 
 def report(rows):
-    """Everything in `rows` (of one or several runs) as Markdown."""
+    """Everything in `rows` as Markdown; each row of kind `machine` begins another run of the harness."""
+    starts = [i for i, row in enumerate(rows) if row["kind"] == "machine"]
     out = [HEAD]
-    for row in (r for r in rows if r["kind"] == "machine"):
-        out += [f"Measured {row['at']}: {row['command']}", ""]
-        out += markdown(["", ""], [[key, str(value)] for key, value in row["facts"].items()])
+    for start, end in zip(starts, starts[1:] + [len(rows)]):
+        out += one_run(rows[start], rows[start + 1:end])
+    return "\n".join(out).rstrip() + "\n"
+
+
+def one_run(machine, rows):
+    out = [f"# {machine['at']}", "", "`" + machine["command"] + "`", ""]
+    out += markdown(["", ""], [[key, str(value)] for key, value in machine["facts"].items()])
+    shares = [100 * r["other_cpu_s"] / r["seconds"] / machine["processors"] for r in rows if "other_cpu_s" in r]
+    if shares:
+        out += ["Everything but the mail systems and their clients took " + spread(shares) + " % of the processors: the",
+                "kernel's threads, smtp-sink, this harness (together some 5 to 10 %), and whatever else ran.", ""]
     measured = [r for r in rows if r["kind"] == "limits"]
     if measured:
         out += ["## The machine without a mail system", ""]
@@ -98,5 +108,6 @@ def report(rows):
         else:
             out += compared(good, peers, COLUMNS, lambda row, key: row.get(key))
         out += ["Rounds: " + ", ".join(f"{p} {sum(r['peer'] == p for r in good)}" for p in peers) + ".", ""]
-        out += [f"- {r['peer']}, round {r['round']}: not counted: {r['error']}" for r in group if "error" in r] + [""]
-    return "\n".join(out).rstrip() + "\n"
+        errors = [f"- {r['peer']}, round {r['round']}: not counted: {r['error']}" for r in group if "error" in r]
+        out += errors + [""] if errors else []
+    return out
