@@ -89,8 +89,8 @@ def one_run(machine, rows):
     out += markdown(["", ""], [[key, str(value)] for key, value in machine["facts"].items()])
     shares = [100 * r["other_cpu_s"] / r["seconds"] / machine["processors"] for r in rows if "other_cpu_s" in r]
     if shares:
-        out += ["Everything but the mail systems and their clients took " + spread(shares) + " % of the processors: the",
-                "kernel's threads, smtp-sink, this harness (together some 5 to 10 %), and whatever else ran.", ""]
+        out += [f"Everything but the mail systems and their clients took {spread(shares)} % of the processors:",
+                "the kernel's threads, smtp-sink, this harness (together some 5 to 10 %), and whatever else ran.", ""]
     measured = [r for r in rows if r["kind"] == "limits"]
     if measured:
         out += ["## The machine without a mail system", ""]
