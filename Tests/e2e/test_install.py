@@ -176,3 +176,13 @@ def test_make_honours_home_only_on_the_command_line(tmp_path):
     run = lambda *more: subprocess.run([*say, *more], cwd=ROOT, env=quiet, capture_output=True, text=True).stdout
     assert 'setup/install "/var/apus"' in run()
     assert f'setup/install "{tmp_path}/x y"' in run(f"HOME={tmp_path}/x y")
+
+
+def test_no_program_looks_for_libraries_beside_itself(tmp_path):
+    """All but getpw are static; getpw takes its C library from the system, not from a folder of ours."""
+    home = tmp_path / "home"
+    install(home)
+    for program in (home / "bin").glob("apus-*"):
+        listing = subprocess.run(["readelf", "-d", program], check=True, capture_output=True, text=True).stdout
+        assert "RPATH" not in listing and "RUNPATH" not in listing, program.name
+        assert ("NEEDED" in listing) == (program.name == "apus-getpw"), program.name
