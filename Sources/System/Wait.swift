@@ -69,7 +69,6 @@ public struct Wait {
 /// The signals programs care about.
 public enum Signal {
   public static let hangup = SIGHUP
-  public static let quit = SIGQUIT
   public static let alarm = SIGALRM
   public static let terminate = SIGTERM
   public static let child = SIGCHLD
